@@ -1,0 +1,86 @@
+"""The connection to the graph database, over Bolt: one driver, transactions with retries, typed errors.
+
+Plain Cypher only: the same statements run on Neo4j and on the embedded server of the local stack.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import neo4j
+import structlog
+from fleet_wire.errors import Unavailable
+from neo4j.exceptions import ConstraintError, DriverError, Neo4jError
+
+from fleet.settings import GraphSettings
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[neo4j.AsyncManagedTransaction], Awaitable[T]]
+
+CONSTRAINT_TRIES = 10
+"""A MERGE that loses a race against another of the same key ends in a broken constraint, which the driver does not try
+again. Twenty at once all got through within ten tries."""
+
+
+class Graph:
+    """Runs units of work in one database. Raises Unavailable while the server is away."""
+
+    def __init__(self, settings: GraphSettings) -> None:
+        self.uri = settings.neo4j_uri
+        self._database = settings.neo4j_database
+        self._driver = neo4j.AsyncGraphDatabase.driver(
+            settings.neo4j_uri,
+            auth=(settings.neo4j_user, settings.neo4j_password.get_secret_value()),
+            connection_timeout=3,
+            connection_acquisition_timeout=5,
+            max_transaction_retry_time=5,
+            notifications_min_severity="OFF",
+        )
+
+    async def write(self, work: Work[T]) -> T:
+        """Runs the work in a write transaction. It may run several times: it must be a function of what it reads."""
+        for _ in range(CONSTRAINT_TRIES):
+            try:
+                async with self._session() as session:
+                    return await session.execute_write(work)
+            except ConstraintError as error:
+                lost = error
+                await asyncio.sleep(random.uniform(0, 0.05))
+            except (DriverError, Neo4jError) as error:
+                raise self._away(error) from error
+        raise self._away(lost)
+
+    async def read(self, work: Work[T]) -> T:
+        """Runs the work in a read transaction."""
+        try:
+            async with self._session() as session:
+                return await session.execute_read(work)
+        except (DriverError, Neo4jError) as error:
+            raise self._away(error) from error
+
+    async def prepare(self, statements: Iterable[str]) -> None:
+        """Runs schema statements, each in a transaction of its own. They say IF NOT EXISTS, so that all may run them."""
+        for statement in statements:
+            await self.write(lambda tx, statement=statement: _run(tx, statement))
+
+    async def close(self) -> None:
+        await self._driver.close()
+
+    def _session(self) -> neo4j.AsyncSession:
+        return self._driver.session(database=self._database, initial_retry_delay=0.02)
+
+    def _away(self, error: Exception) -> Unavailable:
+        return Unavailable(f"the graph database at {self.uri} cannot be used: {error}")
+
+
+async def rows(tx: neo4j.AsyncManagedTransaction, query: str, **parameters: Any) -> list[dict[str, Any]]:
+    """All records of a query as dicts."""
+    result = await tx.run(query, parameters)
+    return [record.data() async for record in result]
+
+
+async def _run(tx: neo4j.AsyncManagedTransaction, statement: str) -> None:
+    await (await tx.run(statement)).consume()

@@ -1,0 +1,30 @@
+"""Settings that several services of the control plane share; each service adds its own in its folder."""
+
+from fleet_wire.settings import CommonSettings
+from pydantic import Field, SecretStr, field_validator
+
+
+class ServiceSettings(CommonSettings):
+    """`bind_host` is loopback unless told otherwise: in a container it is 0.0.0.0."""
+
+    bind_host: str = "127.0.0.1"
+
+
+class GrpcSettings(ServiceSettings):
+    grpc_port: int = Field(default=0, ge=0, le=65535)
+
+
+class GraphSettings(ServiceSettings):
+    """Any server that speaks Bolt: Neo4j, or the embedded one of the local stack."""
+
+    neo4j_uri: str = "bolt://127.0.0.1:7687"
+    neo4j_user: str = "neo4j"
+    neo4j_password: SecretStr
+    neo4j_database: str = "neo4j"
+
+    @field_validator("neo4j_uri")
+    @classmethod
+    def _scheme(cls, value: str) -> str:
+        if not value.startswith(("bolt://", "bolt+s://", "bolt+ssc://", "neo4j://", "neo4j+s://", "neo4j+ssc://")):
+            raise ValueError("must begin with bolt:// or neo4j:// (or their +s forms)")
+        return value

@@ -1,0 +1,158 @@
+"""The connection to NATS: publish events with derived ids and retries, end with the connection."""
+
+import asyncio
+import datetime as dt
+from typing import Any, Optional
+
+import nats
+import nats.errors
+import nats.js.errors
+import stamina
+import structlog
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from fleet_wire import events, tracing
+from fleet_wire.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+TRANSIENT = (
+    nats.errors.TimeoutError,
+    nats.errors.NoServersError,
+    nats.errors.ConnectionClosedError,
+    nats.errors.OutboundBufferLimitError,
+    nats.js.errors.NoStreamResponseError,
+    nats.js.errors.ServiceUnavailableError,
+)
+"""What a NATS call raises while the server, its JetStream or a stream is away for the moment."""
+
+SCHEDULE_SUBJECT = "timers.schedule"
+
+
+class Bus:
+    """A connection that never gives up reconnecting. `closed` is set when it ended all the same: end the process then."""
+
+    def __init__(self, client: Client, source: str, closed: asyncio.Event) -> None:
+        self.client = client
+        self.js: JetStreamContext = client.jetstream(timeout=5)
+        self.source = source
+        self.closed = closed
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server can be reached right now."""
+        return bool(self.client.is_connected)
+
+    async def publish(self, event: events.Event, timeout: dt.timedelta = dt.timedelta(seconds=30)) -> int:
+        """Publishes with acknowledgement and answers with the stream's sequence.
+
+        Tries again under the same message id until `timeout`; then raises Unavailable. The server drops repetitions within
+        its two minutes, consumers recognise later ones by the ids in the body.
+        """
+        return await self._publish(event.subject(), event, events.encode(event), self.headers(event), timeout)
+
+    async def schedule(
+        self, event: events.Event, at: dt.datetime, timeout: dt.timedelta = dt.timedelta(seconds=30)
+    ) -> int:
+        """Has the server publish the event at a moment; a later call with the same key replaces the earlier one."""
+        headers = self.headers(event)
+        del headers["Nats-Msg-Id"]  # a replacement within the two minutes must not be dropped as a repetition
+        moment = at.astimezone(dt.timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        headers["Nats-Schedule"] = f"@at {moment}"
+        headers["Nats-Schedule-Target"] = event.subject()
+        headers["Nats-Schedule-TTL"] = "24h"  # what was delivered need not stay
+        return await self._publish(f"{SCHEDULE_SUBJECT}.{event.key()}", event, events.encode(event), headers, timeout)
+
+    async def unschedule(self, key: str) -> None:
+        """Takes a scheduled event back, if it has not been published."""
+        await self.js.purge_stream("FLEET_TIMERS", subject=f"{SCHEDULE_SUBJECT}.{key}")
+
+    async def publish_core(self, event: events.Event) -> None:
+        """Publishes without acknowledgement; what the server does not get is lost."""
+        await self.client.publish(event.subject(), events.encode(event), headers=self.headers(event))
+
+    def headers(self, event: events.Event) -> dict[str, str]:
+        """Message id, CloudEvents attributes and trace context of an event."""
+        message_id = event.message_id()
+        return {
+            "Nats-Msg-Id": message_id,
+            "ce-specversion": "1.0",
+            "ce-id": message_id,
+            "ce-type": event.TYPE,
+            "ce-source": self.source,
+            "ce-time": dt.datetime.now(dt.timezone.utc).isoformat(),
+            "ce-subject": event.key(),
+            "traceparent": tracing.traceparent(message_id),
+        }
+
+    async def close(self) -> None:
+        """Flushes and closes; safe to call twice."""
+        if not self.client.is_closed:
+            try:
+                await self.client.flush(timeout=2)
+            except (nats.errors.Error, asyncio.TimeoutError) as error:
+                log.warning("closing without flush", error=str(error) or type(error).__name__)
+            await self.client.close()
+
+    async def _publish(
+        self, subject: str, event: events.Event, body: bytes, headers: dict[str, str], timeout: dt.timedelta
+    ) -> int:
+        try:
+            async for attempt in stamina.retry_context(
+                on=TRANSIENT, attempts=None, timeout=timeout.total_seconds(), wait_initial=0.05, wait_max=2.0
+            ):
+                with attempt:
+                    ack = await self.js.publish(subject, body, headers=dict(headers), timeout=2)
+        except TRANSIENT as error:
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"{event.message_id()} could not be published: {reason}") from error
+        return ack.seq
+
+
+async def connect(url: str, service: str, creds: Optional[str] = None, wait: Optional[dt.timedelta] = None) -> Bus:
+    """Connects, waiting for a server that is not up yet: for ever, or for `wait` (then raises Unavailable)."""
+    closed = asyncio.Event()
+
+    async def on_closed() -> None:
+        closed.set()
+
+    async def on_disconnected() -> None:
+        if not client.is_closed:
+            log.warning("nats disconnected", url=url)
+
+    async def on_reconnected() -> None:
+        log.info("nats reconnected", url=url)
+
+    async def on_error(error: Exception) -> None:
+        log.warning("nats error", error=str(error) or type(error).__name__)
+
+    # A fraction works, though the client's annotation says int.
+    options: dict[str, Any] = {"reconnect_time_wait": 0.25, **({"user_credentials": creds} if creds else {})}
+    try:
+        async for attempt in stamina.retry_context(
+            on=(nats.errors.Error, OSError),
+            attempts=None,
+            timeout=wait.total_seconds() if wait else None,
+            wait_initial=0.1,
+            wait_max=2.0,
+        ):
+            with attempt:
+                client = Client()
+                await client.connect(
+                    servers=[url],
+                    name=service,
+                    connect_timeout=2,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=1 if wait else -1,
+                    closed_cb=on_closed,
+                    disconnected_cb=on_disconnected,
+                    reconnected_cb=on_reconnected,
+                    error_cb=on_error,
+                    **options,
+                )
+    except (nats.errors.Error, OSError) as error:
+        raise Unavailable(f"no NATS server answers at {url}: {error or type(error).__name__}") from error
+    closed.clear()
+    client.options["max_reconnect_attempts"] = -1
+    return Bus(client, f"fleet/{service}", closed)

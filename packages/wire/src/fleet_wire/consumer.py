@@ -1,0 +1,219 @@
+"""A durable pull consumer: takes only what it can work on, acknowledges last, and never loses or loops on a bad message."""
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Awaitable, Callable
+from typing import Optional
+
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from fleet_wire import events, topology, tracing
+from fleet_wire.bus import TRANSIENT, Bus
+from fleet_wire.errors import AlreadyExists, Conflict, Invalid, NotFound, Precondition, Unavailable
+
+log = structlog.get_logger(__name__)
+
+HOPELESS = (Invalid, NotFound, AlreadyExists, Precondition)
+"""Errors that no repetition mends: the message goes to DEAD_LETTERS at once."""
+PASSING = (Unavailable, Conflict)
+"""Errors that say nothing about the message: it comes again, and they are not counted."""
+FIRST_DELAY = dt.timedelta(milliseconds=200)
+LONGEST_DELAY = dt.timedelta(seconds=15)
+MAX_FAILURES = 5
+"""Unforeseen errors on one message before it goes to DEAD_LETTERS. Counted per process; a restart begins anew."""
+
+Handler = Callable[[events.Event], Awaitable[None]]
+
+
+@dataclasses.dataclass
+class _Record:
+    tries: int = 0
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+
+def delay(tries: int) -> dt.timedelta:
+    """How long a message waits after its `tries`-th try without success: doubling from FIRST_DELAY to LONGEST_DELAY."""
+    return min(FIRST_DELAY * float(2 ** min(tries - 1, 10)), LONGEST_DELAY)
+
+
+class DurableConsumer:
+    """Runs a handler on every event of one durable. `report` gets a sentence while it cannot fetch, None when it can."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        spec: topology.Consumer,
+        handler: Handler,
+        report: Callable[[Optional[str]], None] = lambda reason: None,
+    ) -> None:
+        self._bus = bus
+        self._spec = spec
+        self._handler = handler
+        self._report = report
+        self._slots = asyncio.Semaphore(spec.concurrency)
+        self._working: dict[asyncio.Task[None], Msg] = {}
+        self._records: dict[int, _Record] = {}
+        self._log = log.bind(consumer=spec.durable)
+
+    async def run(self, stop: asyncio.Event, grace: dt.timedelta = dt.timedelta(seconds=10)) -> None:
+        """Works until `stop` is set, then finishes what it has begun within `grace`. Whatever is cut off comes again."""
+        heartbeat = asyncio.create_task(self._send_progress())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            subscription: Optional[JetStreamContext.PullSubscription] = None
+            while not stop.is_set():
+                await self._either(self._slots.acquire(), stopped)
+                if stop.is_set():
+                    break
+                message = None
+                try:
+                    if subscription is None:
+                        subscription = await self._subscribe()
+                    # One at a time: a batch of the client waits for its last message before it hands over the first.
+                    # One second: a fetch that a server restart leaves without an answer ends by itself.
+                    [message] = await subscription.fetch(1, timeout=1)
+                except nats.errors.TimeoutError:
+                    if not self._bus.connected:
+                        self._report("NATS is not connected")
+                    elif not await self._exists():
+                        subscription = None
+                except (nats.errors.Error, nats.js.errors.APIError) as error:
+                    self._report(f"{self._spec.durable} cannot fetch: {error or type(error).__name__}")
+                    subscription = None
+                    await asyncio.sleep(0.5)
+                if message is None:
+                    self._slots.release()
+                else:
+                    self._report(None)
+                    task = asyncio.create_task(self._work(message))
+                    self._working[task] = message
+                    task.add_done_callback(self._done)
+            if self._working:
+                await asyncio.wait(list(self._working), timeout=grace.total_seconds())
+        finally:
+            heartbeat.cancel()
+            stopped.cancel()
+            for task in list(self._working):
+                task.cancel()
+
+    async def _subscribe(self) -> JetStreamContext.PullSubscription:
+        spec = self._spec
+        config = ConsumerConfig(
+            durable_name=spec.durable,
+            filter_subject=spec.filter,
+            deliver_policy=DeliverPolicy.ALL if spec.deliver == "all" else DeliverPolicy.NEW,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=spec.ack_wait.total_seconds(),
+            max_deliver=-1,
+            max_ack_pending=1000,
+        )
+        await self._bus.js.add_consumer(spec.stream, config)
+        subscription = await self._bus.js.pull_subscribe_bind(durable=spec.durable, stream=spec.stream)
+        self._report(None)
+        return subscription
+
+    async def _exists(self) -> bool:
+        """Asked after an empty second: a consumer that was removed is silent like one with nothing to do."""
+        try:
+            await self._bus.js.consumer_info(self._spec.stream, self._spec.durable)
+        except nats.js.errors.NotFoundError:
+            self._report(f"{self._spec.stream} or its consumer {self._spec.durable} is gone")
+            return False
+        except TRANSIENT:
+            return True
+        self._report(None)
+        return True
+
+    async def _either(self, wanted: Awaitable[object], stopped: "asyncio.Task[bool]") -> None:
+        task = asyncio.ensure_future(wanted)
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._working.pop(task, None)
+        self._slots.release()
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("message left for its redelivery", exc_info=task.exception())
+
+    async def _work(self, message: Msg) -> None:
+        sequence = message.metadata.sequence.stream
+        record = self._records.setdefault(sequence, _Record())
+        record.tries += 1
+        try:
+            with tracing.continued(message.headers):
+                await self._handler(events.decode(message.subject, message.data))
+        except HOPELESS as error:
+            await self._bury(message, record, f"{type(error).__name__}: {error}")
+        except PASSING as error:
+            self._log.info("again later", sequence=sequence, tries=record.tries, reason=str(error))
+            await message.nak(delay=delay(record.tries).total_seconds())
+        except (
+            Exception
+        ) as error:  # whatever a handler did not foresee is counted, and in the end buried with its history
+            record.failures.append(f"{type(error).__name__}: {error}")
+            self._log.exception("handler failed", sequence=sequence, failures=len(record.failures))
+            if len(record.failures) >= MAX_FAILURES:
+                await self._bury(message, record, record.failures[-1])
+            else:
+                await message.nak(delay=delay(record.tries).total_seconds())
+        else:
+            await message.ack()
+            self._records.pop(sequence, None)
+
+    async def _bury(self, message: Msg, record: _Record, reason: str) -> None:
+        """Copies the message to DEAD_LETTERS, then terminates it. Where the copy fails it stays, and comes again."""
+        sequence = message.metadata.sequence.stream
+        subject = f"dead.{self._spec.stream}.{self._spec.durable}"
+        body = json.dumps(
+            {
+                "stream": self._spec.stream,
+                "consumer": self._spec.durable,
+                "sequence": sequence,
+                "subject": message.subject,
+                "reason": reason[:4000],
+                "failures": [failure[:1000] for failure in record.failures],
+                "deliveries": message.metadata.num_delivered,
+                "headers": dict(message.headers or {}),
+                **_payload(message.data),
+            }
+        ).encode()
+        headers = {"Nats-Msg-Id": f"{self._spec.durable}:{self._spec.stream}:{sequence}"}
+        try:
+            await self._bus.js.publish(subject, body, headers=headers)
+        except TRANSIENT as error:
+            self._log.warning("no dead letter yet", sequence=sequence, error=str(error) or type(error).__name__)
+            await message.nak(delay=delay(record.tries).total_seconds())
+            return
+        await message.term()
+        self._records.pop(sequence, None)
+        self._log.warning("dead letter", sequence=sequence, subject=message.subject, reason=reason)
+
+    async def _send_progress(self) -> None:
+        """Tells the server, twice per ack wait, that what is being worked on is."""
+        while True:
+            await asyncio.sleep(self._spec.ack_wait.total_seconds() / 2)
+            for message in list(self._working.values()):
+                with contextlib.suppress(nats.errors.Error):
+                    await message.in_progress()
+
+
+def _payload(data: bytes) -> dict[str, object]:
+    """The payload as text where it is text, else in base64; what is above a message's limit is left out, its size is not."""
+    kept = data[: events.MAX_MESSAGE_BYTES]
+    try:
+        text = kept.decode("utf-8")
+        if len(json.dumps(text)) <= events.MAX_MESSAGE_BYTES:
+            return {"payload": text, "payload_bytes": len(data)}
+    except UnicodeDecodeError:
+        pass
+    return {"payload_base64": base64.b64encode(kept).decode(), "payload_bytes": len(data)}

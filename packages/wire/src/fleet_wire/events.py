@@ -1,0 +1,430 @@
+"""The events, typed once. A body is JSON; `decode` validates it, and `TYPES` is the table of all of them.
+
+Numbers carry their unit in the name; times are RFC 3339 in UTC. One proposal's text takes at most MAX_CONTENT_BYTES of
+JSON: `cut` shortens a longer one, and whoever cuts says so in `content_cut`.
+"""
+
+import datetime as dt
+from typing import Annotated, Any, ClassVar, Literal, Optional, Union
+
+import msgspec
+from msgspec import Meta, Struct
+
+from fleet_wire.errors import Invalid
+from fleet_wire.ids import ID_PATTERN
+
+MAX_MESSAGE_BYTES = 512 * 1024
+MAX_CONTENT_BYTES = 64 * 1024
+
+Id = Annotated[str, Meta(pattern=ID_PATTERN)]
+OptionalId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
+Role = Literal["DEV", "QA", "ARCHITECT", "DEVOPS", "DATA"]
+StoryPhase = Literal["design", "build", "test", "operate"]
+CheckStatus = Literal["passed", "failed", "not_run"]
+FailureReason = Literal["quorum_missed", "deadline", "cancelled", "no_council", "budget", "error"]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Time = Annotated[dt.datetime, Meta(tz=True)]
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """A value inside an event."""
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """Base of all events. `TYPE` is the CloudEvents type and, where `subject` adds nothing, the NATS subject."""
+
+    TYPE: ClassVar[str]
+    schema_version: Literal[1] = 1
+
+    def subject(self) -> str:
+        """The NATS subject this event is published on."""
+        return self.TYPE
+
+    def key(self) -> str:
+        """What makes this event the same as a repeated one: with the type it is the message id."""
+        raise AttributeError(f"{type(self).__name__} has no key")
+
+    def message_id(self) -> str:
+        """`Nats-Msg-Id`: derived, so that a repeated publish is recognised."""
+        return f"{self.TYPE}:{self.key()}"
+
+
+class StoryCreated(Event, frozen=True, kw_only=True):
+    TYPE: ClassVar[str] = "planning.story.created"
+    story_id: Id
+    title: str
+    brief: str
+
+    def key(self) -> str:
+        return self.story_id
+
+
+class StoryTransitioned(Event, frozen=True, kw_only=True):
+    TYPE: ClassVar[str] = "planning.story.transitioned"
+    story_id: Id
+    from_state: str = msgspec.field(name="from")
+    to_state: str = msgspec.field(name="to")
+    actor: str
+    version: int
+
+    def key(self) -> str:
+        return f"{self.story_id}:{self.version}"
+
+
+class StoryText(Part, frozen=True, kw_only=True):
+    title: str
+    brief: str
+    acceptance: list[str] = []
+    phase: StoryPhase = "build"
+
+
+class PlanTask(Part, frozen=True, kw_only=True):
+    task_id: Id
+    title: str
+    description: str
+    role: Role
+    requirements: list[str] = []
+    acceptance: list[str] = []
+    depends_on: list[Id] = []
+    protocol: Optional[str] = None
+
+
+class PlanApproved(Event, frozen=True, kw_only=True):
+    """With `roles` and no tasks, each role gets one task on the story itself."""
+
+    TYPE: ClassVar[str] = "planning.plan.approved"
+    story_id: Id
+    story: StoryText
+    plan_id: Id
+    plan_version: Annotated[int, Meta(ge=1)]
+    approved_by: str
+    approved_at: Time
+    roles: list[Role] = []
+    tasks: list[PlanTask] = []
+
+    def key(self) -> str:
+        return self.plan_id
+
+
+class DeliberationStarted(Event, frozen=True, kw_only=True):
+    TYPE: ClassVar[str] = "orchestration.deliberation.started"
+    deliberation_id: Id
+    task_id: Id
+    plan_id: OptionalId
+    story_id: OptionalId
+    role: Role
+    protocol: str
+    agents: list[Id]
+    deadline: Time
+
+    def key(self) -> str:
+        return self.deliberation_id
+
+
+class Usage(Part, frozen=True, kw_only=True):
+    """Tokens, as the model server counted them; `cached` is the part of the prompt that its prefix cache served."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            prompt=self.prompt + other.prompt,
+            completion=self.completion + other.completion,
+            cached=self.cached + other.cached,
+        )
+
+
+class Timing(Part, frozen=True, kw_only=True):
+    """Seconds: from acceptance to the call, from the call to its first token, and from acceptance to the end."""
+
+    queued_seconds: Seconds = 0
+    first_token_seconds: Optional[Seconds] = None
+    total_seconds: Seconds = 0
+
+
+class JobError(Part, frozen=True, kw_only=True):
+    """`kind`: unreachable, timeout, http, empty, malformed, deadline, cancelled or internal."""
+
+    kind: str
+    message: str
+    retryable: bool
+
+
+class AgentResult(Event, frozen=True, kw_only=True):
+    TYPE: ClassVar[str] = "agent.results"
+    job_id: Id
+    deliberation_id: Id
+    task_id: Id
+    agent_id: Id
+    role: Role
+    phase: str
+    item: str = ""
+    attempt: Annotated[int, Meta(ge=1)]
+    status: Literal["completed", "failed"]
+    content: str = ""
+    content_cut: bool = False
+    model: str = ""
+    usage: Usage = Usage()
+    timing: Timing = Timing()
+    error: Optional[JobError] = None
+
+    def subject(self) -> str:
+        return f"{self.TYPE}.{self.task_id}"
+
+    def key(self) -> str:
+        return self.job_id
+
+
+class TokenChunk(Event, frozen=True, kw_only=True):
+    """Text as the model writes it. Published without acknowledgement: a lost one costs a flicker, not a decision."""
+
+    TYPE: ClassVar[str] = "vllm.streaming"
+    deliberation_id: Id
+    agent_id: Id
+    job_id: Id
+    attempt: int
+    seq: int
+    text: str
+    done: bool = False
+
+    def subject(self) -> str:
+        return f"{self.TYPE}.{self.deliberation_id}.{self.agent_id}"
+
+    def key(self) -> str:
+        return f"{self.job_id}:{self.attempt}:{self.seq}"
+
+
+class Check(Part, frozen=True, kw_only=True):
+    """`score` is set where the check ran; `not_run` is never counted as passed."""
+
+    name: str
+    status: CheckStatus
+    score: Optional[Share] = None
+    detail: str = ""
+
+
+class DecisionText(Part, frozen=True, kw_only=True):
+    title: str
+    content: str
+    rationale: str
+
+
+class Ranked(Part, frozen=True, kw_only=True):
+    agent_id: Id
+    rank: Annotated[int, Meta(ge=1)]
+    score: float
+    checks: list[Check]
+    content: str
+    content_cut: bool = False
+
+
+class Dissent(Part, frozen=True, kw_only=True):
+    agent_id: Id
+    content: str
+
+
+class MissingAgent(Part, frozen=True, kw_only=True):
+    """A seat whose answer was not counted, and why."""
+
+    agent_id: Id
+    reason: str
+
+
+class DeliberationCompleted(Event, frozen=True, kw_only=True):
+    TYPE: ClassVar[str] = "orchestration.deliberation.completed"
+    deliberation_id: Id
+    task_id: Id
+    plan_id: OptionalId
+    story_id: OptionalId
+    decision_id: Id
+    role: Role
+    protocol: str
+    winner: Id
+    decision: DecisionText
+    ranking: list[Ranked]
+    margin: float
+    dissent: list[Dissent] = []
+    missing: list[MissingAgent] = []
+    based_on: list[Id] = []
+    usage: Usage = Usage()
+    duration_seconds: Seconds
+    decided_at: Time
+
+    def key(self) -> str:
+        return self.deliberation_id
+
+    def message_id(self) -> str:
+        return f"orchestration.deliberation.ended:{self.deliberation_id}"
+
+
+class SeatReport(Part, frozen=True, kw_only=True):
+    """What one agent of a failed deliberation did: waiting, running, completed or failed, with its error."""
+
+    agent_id: Id
+    state: str
+    error: Optional[JobError] = None
+
+
+class DeliberationFailed(Event, frozen=True, kw_only=True):
+    TYPE: ClassVar[str] = "orchestration.deliberation.failed"
+    deliberation_id: Id
+    task_id: Id
+    plan_id: OptionalId
+    story_id: OptionalId
+    role: Role
+    reason: FailureReason
+    detail: str = ""
+    agents: list[SeatReport] = []
+    duration_seconds: Seconds
+    failed_at: Time
+
+    def key(self) -> str:
+        return self.deliberation_id
+
+    def message_id(self) -> str:
+        return f"orchestration.deliberation.ended:{self.deliberation_id}"
+
+
+class ResultLate(Event, frozen=True, kw_only=True):
+    TYPE: ClassVar[str] = "orchestration.result.late"
+    deliberation_id: Id
+    task_id: Id
+    job_id: Id
+    agent_id: Id
+    late_seconds: Seconds
+
+    def key(self) -> str:
+        return self.job_id
+
+
+class FailedTask(Part, frozen=True, kw_only=True):
+    """A task without a decision, and why."""
+
+    task_id: Id
+    reason: str
+
+
+class PlanCompleted(Event, frozen=True, kw_only=True):
+    TYPE: ClassVar[str] = "orchestration.plan.completed"
+    plan_id: Id
+    story_id: Id
+    decided: list[Id]
+    failed: list[FailedTask] = []
+    skipped: list[FailedTask] = []
+
+    def key(self) -> str:
+        return self.plan_id
+
+
+class ContextUpdated(Event, frozen=True, kw_only=True):
+    """`version` is the story's in the graph, `hash` is over the changed ids and the version."""
+
+    TYPE: ClassVar[str] = "context.updated"
+    story_id: OptionalId
+    plan_id: OptionalId
+    deliberation_id: OptionalId
+    changed: list[str]
+    version: Annotated[int, Meta(ge=0)]
+    hash: str
+
+    def key(self) -> str:
+        return self.hash
+
+
+class DeadlineReached(Event, frozen=True, kw_only=True):
+    """A scheduled message: the server delivers it at the deliberation's deadline."""
+
+    TYPE: ClassVar[str] = "timers.deadline"
+    deliberation_id: Id
+
+    def subject(self) -> str:
+        return f"{self.TYPE}.{self.deliberation_id}"
+
+    def key(self) -> str:
+        return self.deliberation_id
+
+
+AnyEvent = Union[
+    StoryCreated,
+    StoryTransitioned,
+    PlanApproved,
+    DeliberationStarted,
+    AgentResult,
+    TokenChunk,
+    DeliberationCompleted,
+    DeliberationFailed,
+    ResultLate,
+    PlanCompleted,
+    ContextUpdated,
+    DeadlineReached,
+]
+
+TYPES: tuple[type[Event], ...] = (
+    StoryCreated,
+    StoryTransitioned,
+    PlanApproved,
+    DeliberationStarted,
+    AgentResult,
+    TokenChunk,
+    DeliberationCompleted,
+    DeliberationFailed,
+    ResultLate,
+    PlanCompleted,
+    ContextUpdated,
+    DeadlineReached,
+)
+
+_BY_TYPE = {event.TYPE: event for event in TYPES}
+_DECODERS: dict[type[Event], "msgspec.json.Decoder[Any]"] = {event: msgspec.json.Decoder(event) for event in TYPES}
+_ENCODER = msgspec.json.Encoder()
+
+
+def type_of_subject(subject: str) -> type[Event]:
+    """The event type that belongs on a subject; raises Invalid where none does."""
+    parts = subject.split(".")
+    for length in range(len(parts), 0, -1):
+        found = _BY_TYPE.get(".".join(parts[:length]))
+        if found is not None:
+            return found
+    raise Invalid(f"no event type belongs on subject {subject[:200]!r}")
+
+
+def encode(event: Event) -> bytes:
+    """The event as JSON; raises Invalid above MAX_MESSAGE_BYTES."""
+    body = _ENCODER.encode(event)
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise Invalid(f"{event.message_id()} has {len(body)} bytes, above the limit of {MAX_MESSAGE_BYTES}")
+    return body
+
+
+def decode(subject: str, body: bytes) -> Event:
+    """The event on a subject; raises Invalid with the place of the first thing that is wrong."""
+    kind = type_of_subject(subject)
+    try:
+        event: Event = _DECODERS[kind].decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"not a valid {kind.TYPE}: {error}") from error
+    if event.subject() != subject:
+        raise Invalid(f"the body of subject {subject!r} belongs on {event.subject()!r}")
+    return event
+
+
+def cut(text: str, max_bytes: int = MAX_CONTENT_BYTES) -> tuple[str, bool]:
+    """The text, shortened to at most `max_bytes` as a JSON string where it is longer, and whether it was.
+
+    Unpaired surrogates, which JSON cannot carry, become U+FFFD.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    if len(_ENCODER.encode(text)) <= max_bytes:
+        return text, False
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if len(_ENCODER.encode(text[:middle])) <= max_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low], True

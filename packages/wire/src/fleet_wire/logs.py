@@ -1,0 +1,66 @@
+"""Logs for people (console) and machines (JSON), with the trace's id in every line and never a secret."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from fleet_wire import tracing
+
+SECRET_WORDS = ("password", "token", "secret", "creds", "authorization")
+
+
+def configure(service: str, level: str = "INFO", fmt: str = "console") -> None:
+    """Sets up structlog and the standard library's logging alike, to standard error. Called once, by main."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_trace,
+        _hide_secrets,
+        structlog.processors.format_exc_info if fmt == "json" else _keep,
+    ]
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if fmt == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for chatty in ("nats", "neo4j", "grpc", "httpx", "uvicorn.access"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def _add_trace(logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    trace_id = tracing.trace_id()
+    if trace_id:
+        line.setdefault("trace_id", trace_id)
+    return line
+
+
+def _hide_secrets(logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key in line:
+        if any(word in key.lower() for word in SECRET_WORDS) and isinstance(line[key], str):
+            line[key] = "***"
+    return line
+
+
+def _keep(logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return line

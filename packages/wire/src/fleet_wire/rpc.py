@@ -1,0 +1,186 @@
+"""gRPC servers and clients as every service has them: health, reflection, deadlines, errors as statuses, one trace."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, Optional, TypeVar
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fleet_wire import errors, tracing
+
+log = structlog.get_logger(__name__)
+
+STATUS_OF: Mapping[type[errors.FleetError], grpc.StatusCode] = {
+    errors.Invalid: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.Precondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.Conflict: grpc.StatusCode.ABORTED,
+}
+ERROR_OF: Mapping[grpc.StatusCode, type[errors.FleetError]] = {
+    **{status: error for error, status in STATUS_OF.items()},
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.Unavailable,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Unavailable,
+    grpc.StatusCode.CANCELLED: errors.Unavailable,
+}
+CLIENT_OPTIONS = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+)
+SERVER_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+R = TypeVar("R")
+
+
+class Readiness:
+    """What a service still lacks, by name. Ready when nothing is; starts with whatever names it is given."""
+
+    def __init__(self, *needed: str) -> None:
+        self._missing = dict.fromkeys(needed, "not checked yet")
+        self._listeners: list[Callable[[bool], None]] = []
+
+    def report(self, name: str, reason: Optional[str]) -> None:
+        """Something is missing for a reason, or, with None, there."""
+        before, was = self.ready, self._missing.get(name)
+        if reason is None:
+            self._missing.pop(name, None)
+        else:
+            self._missing[name] = reason
+        if reason != was:
+            log.info("readiness", part=name, missing=reason, ready=self.ready)
+        if before != self.ready:
+            for listener in self._listeners:
+                listener(self.ready)
+
+    def reporter(self, name: str) -> Callable[[Optional[str]], None]:
+        """`report` for one name."""
+        return lambda reason: self.report(name, reason)
+
+    def listen(self, listener: Callable[[bool], None]) -> None:
+        """Calls the listener now, and at each change."""
+        self._listeners.append(listener)
+        listener(self.ready)
+
+    @property
+    def ready(self) -> bool:
+        return not self._missing
+
+    @property
+    def reason(self) -> str:
+        """One line on everything that is missing; empty when ready."""
+        return "; ".join(f"{name}: {reason}" for name, reason in sorted(self._missing.items()))
+
+    def require(self) -> None:
+        """Raises Unavailable with the reason while not ready."""
+        if not self.ready:
+            raise errors.Unavailable(self.reason)
+
+
+class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
+    """Turns FleetErrors into statuses and continues the caller's trace. What nobody foresaw is INTERNAL, and logged."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = await continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        inner = handler.unary_unary
+
+        async def guarded(request: Any, context: Any) -> Any:
+            headers = {key: value for key, value in (details.invocation_metadata or ()) if isinstance(value, str)}
+            with tracing.continued(headers):
+                try:
+                    return await inner(request, context)
+                except errors.FleetError as error:
+                    await context.abort(STATUS_OF.get(type(error), grpc.StatusCode.UNKNOWN), str(error))
+                except (grpc.aio.AbortError, asyncio.CancelledError):
+                    raise
+                except Exception as error:  # the caller gets a status, the operator the whole story
+                    log.exception("call failed", method=details.method)
+                    await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+        return grpc.unary_unary_rpc_method_handler(
+            guarded, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+        )
+
+
+class _Trace(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc, unused-ignore]
+    """Sends the current trace along with each call."""
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()))
+        if tracing.trace_id():
+            metadata.add("traceparent", tracing.traceparent(""))
+        return await continuation(
+            grpc.aio.ClientCallDetails(
+                details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
+            ),
+            request,
+        )
+
+
+@contextlib.asynccontextmanager
+async def server(
+    address: str, add: Callable[[grpc.aio.Server], None], names: Iterable[str], readiness: Readiness
+) -> AsyncIterator[int]:
+    """Serves until the block ends, with health (NOT_SERVING until ready) and reflection. Gives the port it listens on.
+
+    `names` are the full service names; `address` is host:port, port 0 for a free one. Raises Unavailable where it is taken.
+    """
+    grpc_server = grpc.aio.server(interceptors=(_Guard(),), options=SERVER_OPTIONS)
+    add(grpc_server)
+    service_names = list(names)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, grpc_server)
+    reflection.enable_server_reflection([*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], grpc_server)
+    try:
+        port = grpc_server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise errors.Unavailable(f"cannot listen on {address}: {error}") from error
+    if port == 0:
+        raise errors.Unavailable(f"cannot listen on {address}: the port is taken")
+    loop = asyncio.get_running_loop()
+    pending: set[asyncio.Task[None]] = set()
+
+    def on_change(ready: bool) -> None:
+        state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *service_names):
+            task = loop.create_task(health_servicer.set(name, state))
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+
+    readiness.listen(on_change)
+    await grpc_server.start()
+    try:
+        yield port
+    finally:
+        await health_servicer.enter_graceful_shutdown()
+        await grpc_server.stop(grace=5)
+
+
+def channel(address: str) -> grpc.aio.Channel:
+    """A channel to host:port that connects when it is used, and again whenever it must."""
+    return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS, interceptors=(_Trace(),))
+
+
+async def call(request: Awaitable[R], whom: str) -> R:
+    """Awaits a stub's call and raises what the other side meant: the FleetError of its status, Unavailable where it is away."""
+    try:
+        return await request
+    except grpc.aio.AioRpcError as error:
+        kind = ERROR_OF.get(error.code(), errors.FleetError)
+        detail = error.details() or error.code().name
+        if kind is errors.Unavailable:
+            detail = f"{whom} does not answer: {detail}"
+        raise kind(detail) from error

@@ -1,0 +1,76 @@
+"""How every service lives: named loops under one stop, ended by a signal or by the first loop that fails."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """SIGINT and SIGTERM set the stop."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def supervise(loops: Mapping[str, Awaitable[Any]], stop: asyncio.Event) -> bool:
+    """Runs the loops until `stop` is set, or until one ends before that, which stops the others. Answers whether all was
+    well; what a loop raised is logged under its name.
+
+    A loop must end by itself soon after `stop` is set; after 15 s it is cancelled.
+    """
+    tasks = {asyncio.ensure_future(work): name for name, work in loops.items()}
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    well = stop.is_set()
+    stop.set()
+    _, late = await asyncio.wait(tasks, timeout=15)
+    for task in late:
+        log.warning("loop did not stop in time", loop=tasks[task])
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task, name in tasks.items():
+        if task.cancelled():
+            continue
+        error = task.exception()
+        if error is not None:
+            well = False
+            log.error("loop failed", loop=name, exc_info=error)
+        elif not well:
+            log.error("loop ended", loop=name)
+    stopped.cancel()
+    return well
+
+
+def run(main: Callable[[], Awaitable[bool]]) -> int:
+    """Runs a service's main on uvloop and answers with the exit code: 0 when it was well until it was told to stop."""
+    import uvloop  # not for the workers on Ray, which bring a loop of their own
+
+    uvloop.install()
+    return 0 if asyncio.run(_awaited(main)) else 1
+
+
+async def _awaited(main: Callable[[], Awaitable[bool]]) -> bool:
+    return await main()
+
+
+async def until_closed(closed: asyncio.Event, stop: asyncio.Event) -> None:
+    """A loop that ends, and with it the service, when the connection to NATS has ended for good."""
+    waits = [asyncio.ensure_future(closed.wait()), asyncio.ensure_future(stop.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+async def every(seconds: float, step: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Calls `step` now and then every `seconds` until `stop`. A step that raises ends the loop: catch what is expected."""
+    while not stop.is_set():
+        await step()
+        try:
+            await asyncio.wait_for(stop.wait(), seconds)
+        except asyncio.TimeoutError:
+            continue

@@ -1,0 +1,42 @@
+"""W3C trace context through NATS headers and gRPC metadata, so that one plan is one trace across all services.
+
+An event published outside any trace starts one whose ids are derived from the message id: a repeated publish belongs to
+the same trace.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Optional
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+def traceparent(seed: str) -> str:
+    """The current trace as a `traceparent` header; a new one derived from `seed` where there is none."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier)
+    if "traceparent" in carrier:
+        return carrier["traceparent"]
+    digest = hashlib.sha256(seed.encode()).hexdigest()
+    return f"00-{digest[:32]}-{digest[32:48]}-01"
+
+
+@contextlib.contextmanager
+def continued(headers: Optional[Mapping[str, str]]) -> Iterator[None]:
+    """Runs the block inside the trace that the headers name, if they name one."""
+    token = otel_context.attach(_PROPAGATOR.extract(dict(headers or {})))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
+def trace_id() -> str:
+    """The current trace's id in hex; empty outside a trace."""
+    current = trace.get_current_span().get_span_context()
+    return format(current.trace_id, "032x") if current.is_valid else ""
