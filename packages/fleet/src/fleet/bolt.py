@@ -4,6 +4,7 @@ Plain Cypher only: the same statements run on Neo4j and on the embedded server o
 """
 
 import asyncio
+import functools
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
@@ -64,7 +65,7 @@ class Graph:
     async def prepare(self, statements: Iterable[str]) -> None:
         """Runs schema statements, each in a transaction of its own. They say IF NOT EXISTS, so that all may run them."""
         for statement in statements:
-            await self.write(lambda tx, statement=statement: _run(tx, statement))
+            await self.write(functools.partial(_run, statement))
 
     async def close(self) -> None:
         await self._driver.close()
@@ -82,5 +83,5 @@ async def rows(tx: neo4j.AsyncManagedTransaction, query: str, **parameters: Any)
     return [record.data() async for record in result]
 
 
-async def _run(tx: neo4j.AsyncManagedTransaction, statement: str) -> None:
+async def _run(statement: str, tx: neo4j.AsyncManagedTransaction) -> None:
     await (await tx.run(statement)).consume()

@@ -157,9 +157,7 @@ class DurableConsumer:
         except PASSING as error:
             self._log.info("again later", sequence=sequence, tries=record.tries, reason=str(error))
             await message.nak(delay=delay(record.tries).total_seconds())
-        except (
-            Exception
-        ) as error:  # whatever a handler did not foresee is counted, and in the end buried with its history
+        except Exception as error:  # noqa: BLE001 (what no handler foresaw is counted, and in the end buried)
             record.failures.append(f"{type(error).__name__}: {error}")
             self._log.exception("handler failed", sequence=sequence, failures=len(record.failures))
             if len(record.failures) >= MAX_FAILURES:
