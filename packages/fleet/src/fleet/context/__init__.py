@@ -1,0 +1,1 @@
+"""The memory: hydrates what an agent may see, records what was decided."""

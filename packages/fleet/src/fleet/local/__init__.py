@@ -1,0 +1,1 @@
+"""The local stack: starts and watches the real parts on one machine."""

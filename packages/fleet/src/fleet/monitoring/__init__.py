@@ -1,0 +1,1 @@
+"""The dashboard, its read API and the admin test cases."""

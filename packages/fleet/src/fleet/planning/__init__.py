@@ -1,0 +1,1 @@
+"""Stories and plans, their states and human gates; publishes what was approved."""
