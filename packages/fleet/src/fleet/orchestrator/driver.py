@@ -1,0 +1,74 @@
+"""Drives records by their keys: each key is worked on by one worker at a time, and again for as long as it was woken meanwhile.
+
+What fails in passing is tried again with a back-off of its own per key, so that one deliberation whose executor is away holds
+up no other. Nothing here is durable: what is due stands in the saved state, and the sweep wakes it after a restart.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from fleet_wire.errors import Conflict, Unavailable
+
+log = structlog.get_logger(__name__)
+
+FIRST_DELAY_SECONDS = 0.05
+LONGEST_DELAY_SECONDS = 5.0
+
+
+class Driver:
+    """Calls `step(key)` for every key that is woken. `step` brings the record as far as it goes and returns."""
+
+    step: Callable[[str], Awaitable[None]]
+
+    def __init__(self, workers: int = 64) -> None:
+        self._slots = asyncio.Semaphore(workers)
+        self._woken: set[str] = set()
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def wake(self, key: str) -> None:
+        """Has the key worked on soon. Cheap, and safe to call at any time."""
+        self._woken.add(key)
+        if key not in self._running:
+            task = asyncio.create_task(self._drive(key))
+            self._running[key] = task
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Waits for the stop, then ends what runs. What is cut off stays due in its saved state."""
+        await stop.wait()
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def idle(self) -> None:
+        """Returns when nothing is woken or running. For tests."""
+        while self._running:
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _drive(self, key: str) -> None:
+        tries = 0
+        while key in self._woken:
+            self._woken.discard(key)
+            try:
+                async with self._slots:
+                    await self.step(key)
+                tries = 0
+            except (Unavailable, Conflict) as error:
+                tries += 1
+                log.info("deliberation step again later", key=key, tries=tries, reason=str(error))
+                self._woken.add(key)
+                await asyncio.sleep(delay_seconds(tries))
+            except Exception as error:
+                tries += 1
+                log.exception("deliberation step failed", key=key, tries=tries, error=str(error))
+                self._woken.add(key)
+                await asyncio.sleep(LONGEST_DELAY_SECONDS)
+
+
+def delay_seconds(tries: int) -> float:
+    """The pause after the `tries`-th failure in a row: doubling up to the longest, with a quarter of jitter."""
+    return float(min(FIRST_DELAY_SECONDS * 2 ** min(tries - 1, 10), LONGEST_DELAY_SECONDS) * random.uniform(0.75, 1.25))

@@ -1,0 +1,210 @@
+"""The services that the orchestrator calls, as small ports and their gRPC clients.
+
+Every call has a deadline of its own and raises the FleetError of the answer's status; Unavailable where nobody answers.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from fleet.deliberation.prompt import ContextText
+from fleet.deliberation.state import Deliberation
+from fleet_wire import events
+from fleet_wire.errors import Invalid, NotFound
+from fleet_wire.events import AgentResult, PlanApproved
+from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
+from fleet_wire.gen.planning.v1 import planning_pb2, planning_pb2_grpc
+from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2, ray_executor_pb2_grpc
+from fleet_wire.rpc import call, channel
+
+CALL_SECONDS = 10.0
+
+
+class AgentJob(Struct, frozen=True, kw_only=True):
+    """One agent's job as the executor takes it."""
+
+    job_id: str
+    agent_id: str
+    system: str
+    user: str
+    max_tokens: int
+    temperature: float
+    seed: int
+
+
+class Executor(Protocol):
+    """ray-executor, as far as the orchestrator knows it."""
+
+    async def execute(self, state: Deliberation, jobs: Sequence[AgentJob]) -> None:
+        """Returns when every job has been accepted, now or before."""
+
+    async def results(self, deliberation_id: str) -> dict[str, AgentResult | None]:
+        """What it knows of each job: the result, or None while it runs. Empty where it knows none."""
+
+
+class Memory(Protocol):
+    """context, as far as the orchestrator knows it."""
+
+    async def context_for(self, state: Deliberation, token_budget: int) -> tuple[ContextText, ...]:
+        """What the agents may see; raises Unavailable until the graph holds what the task depends on."""
+
+    async def has_decision(self, decision_id: str) -> bool:
+        """Whether the graph holds it."""
+
+
+class PlanBook(Protocol):
+    """planning, as far as the orchestrator knows it."""
+
+    async def approved_plans(self) -> list[PlanApproved]:
+        """Every plan that is approved and not completed, as its event would say."""
+
+
+class ExecutorClient:
+    """`Executor` over gRPC."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = channel(address)
+        self._stub: ray_executor_pb2_grpc.RayExecutorServiceAsyncStub = ray_executor_pb2_grpc.RayExecutorServiceStub(
+            self._channel
+        )
+
+    async def execute(self, state: Deliberation, jobs: Sequence[AgentJob]) -> None:
+        request = ray_executor_pb2.ExecuteDeliberationRequest(
+            deliberation_id=state.deliberation_id,
+            task_id=state.task.task_id,
+            jobs=[
+                ray_executor_pb2.Job(
+                    job_id=job.job_id,
+                    agent_id=job.agent_id,
+                    role=state.task.role,
+                    phase="propose",
+                    messages=[
+                        ray_executor_pb2.Message(role="system", content=job.system),
+                        ray_executor_pb2.Message(role="user", content=job.user),
+                    ],
+                    max_tokens=job.max_tokens,
+                    temperature=job.temperature,
+                    seed=job.seed,
+                )
+                for job in jobs
+            ],
+        )
+        request.deadline.FromDatetime(state.deadline.astimezone(dt.timezone.utc))
+        await call(self._stub.ExecuteDeliberation(request, timeout=CALL_SECONDS), "ray-executor")
+
+    async def results(self, deliberation_id: str) -> dict[str, AgentResult | None]:
+        request = ray_executor_pb2.GetDeliberationStatusRequest(deliberation_id=deliberation_id)
+        try:
+            answer = await call(self._stub.GetDeliberationStatus(request, timeout=CALL_SECONDS), "ray-executor")
+        except NotFound:
+            return {}
+        return {job.job_id: _result(job) for job in answer.jobs}
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class MemoryClient:
+    """`Memory` over gRPC."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = channel(address)
+        self._stub: context_pb2_grpc.ContextServiceAsyncStub = context_pb2_grpc.ContextServiceStub(self._channel)
+
+    async def context_for(self, state: Deliberation, token_budget: int) -> tuple[ContextText, ...]:
+        request = context_pb2.GetContextRequest(
+            story_id=state.story_id,
+            plan_id=state.plan_id,
+            task_id=state.task.task_id,
+            role=state.task.role,
+            phase=state.phase,
+            token_budget=token_budget,
+            required_decision_ids=state.based_on,
+        )
+        answer = await call(self._stub.GetContext(request, timeout=CALL_SECONDS), "context")
+        return tuple(ContextText(kind=block.kind, title=block.title, text=block.text) for block in answer.blocks)
+
+    async def has_decision(self, decision_id: str) -> bool:
+        request = context_pb2.ExplainDecisionRequest(decision_id=decision_id)
+        try:
+            await call(self._stub.ExplainDecision(request, timeout=CALL_SECONDS), "context")
+        except NotFound:
+            return False
+        return True
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class PlanBookClient:
+    """`PlanBook` over gRPC."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = channel(address)
+        self._stub: planning_pb2_grpc.PlanningServiceAsyncStub = planning_pb2_grpc.PlanningServiceStub(self._channel)
+
+    async def approved_plans(self) -> list[PlanApproved]:
+        found = []
+        token = ""
+        while True:
+            request = planning_pb2.ListStoriesRequest(plan_state="approved", page_size=100, page_token=token)
+            page = await call(self._stub.ListStories(request, timeout=CALL_SECONDS), "planning")
+            for story in page.stories:
+                for summary in story.plans:
+                    if summary.state == "approved":
+                        wanted = planning_pb2.GetPlanRequest(plan_id=summary.plan_id)
+                        answer = await call(self._stub.GetPlan(wanted, timeout=CALL_SECONDS), "planning")
+                        found.append(_approved(answer.plan, answer.story))
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def _result(job: ray_executor_pb2.JobStatus) -> AgentResult | None:
+    if not job.result:
+        return None
+    event = events.decode(f"{AgentResult.TYPE}.{job.task_id}", job.result)
+    if not isinstance(event, AgentResult):
+        raise Invalid(f"the executor's result of {job.job_id} is a {event.TYPE}")
+    return event
+
+
+def _approved(plan: planning_pb2.Plan, story: planning_pb2.Story) -> PlanApproved:
+    """The event that planning published, or will; validated like one that came over NATS."""
+    body = {
+        "story_id": plan.story_id,
+        "story": {
+            "title": story.title,
+            "brief": story.brief,
+            "acceptance": list(story.acceptance),
+            "phase": story.phase,
+        },
+        "plan_id": plan.plan_id,
+        "plan_version": plan.plan_version,
+        "approved_by": plan.decided_by,
+        "approved_at": plan.decided_at.ToDatetime(dt.timezone.utc),
+        "roles": list(plan.roles),
+        "tasks": [
+            {
+                "task_id": task.task_id,
+                "title": task.title,
+                "description": task.description,
+                "role": task.role,
+                "requirements": list(task.requirements),
+                "acceptance": list(task.acceptance),
+                "depends_on": list(task.depends_on),
+                "protocol": task.protocol or None,
+            }
+            for task in plan.tasks
+        ],
+    }
+    try:
+        return msgspec.convert(body, PlanApproved)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"planning's plan {plan.plan_id} cannot be read: {error}") from error

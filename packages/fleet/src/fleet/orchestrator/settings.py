@@ -1,0 +1,19 @@
+"""What the orchestrator is told. It is never told where Ray is: it talks to the executor only."""
+
+from pydantic import Field
+
+from fleet.settings import GrpcSettings
+
+
+class OrchestratorSettings(GrpcSettings):
+    """`agent_max_tokens` is what an agent may write, `context_token_budget` what it may be shown, both in tokens."""
+
+    grpc_port: int = Field(default=50055, ge=0, le=65535)
+    ray_executor_address: str = "127.0.0.1:50056"
+    context_address: str = "127.0.0.1:50051"
+    planning_address: str = "127.0.0.1:50053"
+    deliberation_timeout_seconds: float = Field(default=300, ge=1, le=86400)
+    agent_max_tokens: int = Field(default=1024, ge=1, le=16384)
+    agent_temperature: float = Field(default=0.7, ge=0, le=2)
+    context_token_budget: int = Field(default=4096, ge=64, le=1_000_000)
+    sweep_seconds: float = Field(default=30, ge=0.1)

@@ -1,0 +1,96 @@
+"""The orchestrator's state: typed records in JetStream key-value buckets, all moved by compare-and-set."""
+
+import dataclasses
+import datetime as dt
+
+from msgspec import Struct
+
+from fleet.deliberation.plan import Plan
+from fleet.deliberation.prompt import Prompt
+from fleet.deliberation.state import Deliberation
+from fleet.orchestrator.councils import Council
+from fleet_wire import topology
+from fleet_wire.bus import Bus
+from fleet_wire.events import AgentResult, DeliberationCompleted, DeliberationFailed
+from fleet_wire.kv import Bucket, JetStreamBucket, MemoryBucket
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """The event a deliberation ended in: exactly one of the two."""
+
+    completed: DeliberationCompleted | None = None
+    failed: DeliberationFailed | None = None
+
+    @classmethod
+    def of(cls, event: DeliberationCompleted | DeliberationFailed) -> "Outcome":
+        """Wraps the event."""
+        return cls(completed=event) if isinstance(event, DeliberationCompleted) else cls(failed=event)
+
+    @property
+    def event(self) -> DeliberationCompleted | DeliberationFailed:
+        """The event; raises ValueError for a record without one."""
+        found = self.completed or self.failed
+        if found is None:
+            raise ValueError("an outcome without an event")
+        return found
+
+
+BUCKETS = ("councils", "plans", "deliberations", "results")
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """`deliberations`, `prompts` and `outcomes` share one bucket, under the keys state.{id}, prompt.{id} and outcome.{id}."""
+
+    councils: Bucket[Council]
+    plans: Bucket[Plan]
+    deliberations: Bucket[Deliberation]
+    prompts: Bucket[Prompt]
+    outcomes: Bucket[Outcome]
+    results: Bucket[AgentResult]
+
+
+def jetstream_store(bus: Bus) -> Store:
+    """The real one."""
+    return Store(
+        councils=JetStreamBucket(bus, "councils", Council),
+        plans=JetStreamBucket(bus, "plans", Plan),
+        deliberations=JetStreamBucket(bus, "deliberations", Deliberation),
+        prompts=JetStreamBucket(bus, "deliberations", Prompt),
+        outcomes=JetStreamBucket(bus, "deliberations", Outcome),
+        results=JetStreamBucket(bus, "results", AgentResult),
+    )
+
+
+def memory_store() -> Store:
+    """Its twin, for unit tests."""
+    return Store(
+        councils=MemoryBucket(),
+        plans=MemoryBucket(),
+        deliberations=MemoryBucket(),
+        prompts=MemoryBucket(),
+        outcomes=MemoryBucket(),
+        results=MemoryBucket(),
+    )
+
+
+def state_key(deliberation_id: str) -> str:
+    return f"state.{deliberation_id}"
+
+
+def prompt_key(deliberation_id: str) -> str:
+    return f"prompt.{deliberation_id}"
+
+
+def outcome_key(deliberation_id: str) -> str:
+    return f"outcome.{deliberation_id}"
+
+
+def deliberation_ttl(state: Deliberation) -> dt.timedelta | None:
+    """What runs never expires; what has ended and given its results their time stays as a stub."""
+    return topology.STUB_TTL if state.retired else None
+
+
+def plan_ttl(plan: Plan) -> dt.timedelta | None:
+    """What runs never expires; a completed plan stays as a stub."""
+    return topology.STUB_TTL if plan.status == "completed" else None
