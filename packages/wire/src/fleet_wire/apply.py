@@ -10,10 +10,13 @@ import structlog
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 from fleet_wire import topology
-from fleet_wire.bus import TRANSIENT, Bus
-from fleet_wire.errors import Unavailable
+from fleet_wire.bus import TRANSIENT, Bus, reason_of
+from fleet_wire.errors import Precondition, Unavailable
 
 log = structlog.get_logger(__name__)
+
+FLAGS = ("allow_direct", "allow_msg_schedules", "allow_msg_ttl", "allow_rollup_hdrs")
+NAME_IN_USE = 10058
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ def differences(wanted: StreamConfig, found: StreamConfig) -> list[str]:
     for name in ("retention", "storage"):
         if getattr(found, name) != getattr(wanted, name):
             problems.append(f"has {name} {_word(getattr(found, name))}, not {_word(getattr(wanted, name))}")
-    for name in ("allow_direct", "allow_msg_schedules", "allow_msg_ttl", "allow_rollup_hdrs"):
+    for name in FLAGS:
         if getattr(wanted, name) and not getattr(found, name):
             problems.append(f"does not have {name}")
     for name, unit in (("max_age", " s"), ("max_bytes", " bytes"), ("num_replicas", "")):
@@ -109,22 +112,42 @@ async def check(bus: Bus, names: Optional[Iterable[str]] = None) -> list[Differe
 async def apply(bus: Bus, replicas: int = 1) -> list[str]:
     """Creates what is missing and mends what differs, keeping what an operator raised. Answers with a line for each change.
 
-    Safe to run again and by several at once. Raises Unavailable while the server is away.
+    Safe to run again and by several at once. Raises Unavailable while the server is away, and Precondition for what cannot
+    be mended in place (another storage or retention, a stream that holds the same subjects).
     """
     done = []
-    try:
-        for wanted in configs(replicas):
-            name = str(wanted.name)
-            found = await _found(bus, name)
-            if found is None:
-                await bus.js.add_stream(wanted)
-                done.append(f"created {name}")
-            elif problems := differences(wanted, found):
-                await bus.js.update_stream(_mended(wanted, found))
-                done.append(f"updated {name}: it {'; '.join(problems)}")
-    except TRANSIENT as error:
-        raise Unavailable(f"the streams could not be applied: {error or type(error).__name__}") from error
+    for wanted in configs(replicas):
+        try:
+            line = await _apply_one(bus, wanted)
+        except TRANSIENT as error:
+            raise Unavailable(f"the streams could not be applied: {reason_of(error)}") from error
+        except nats.js.errors.APIError as error:
+            raise Precondition(
+                f"{wanted.name} cannot be made what it must be: {error.description}. Save what it holds and remove what is "
+                "in the way, then apply again."
+            ) from error
+        if line:
+            done.append(line)
     return done
+
+
+async def _apply_one(bus: Bus, wanted: StreamConfig) -> Optional[str]:
+    name = str(wanted.name)
+    found = await _found(bus, name)
+    if found is None:
+        try:
+            await bus.js.add_stream(wanted)
+        except nats.js.errors.BadRequestError as error:
+            if error.err_code != NAME_IN_USE:
+                raise
+            found = await _found(bus, name)  # somebody else was first
+        else:
+            return f"created {name}"
+    problems = differences(wanted, found) if found else []
+    if not found or not problems:
+        return None
+    await bus.js.update_stream(_mended(wanted, found))
+    return f"updated {name}: it {'; '.join(problems)}"
 
 
 async def wait_for(bus: Bus, names: Iterable[str], report: Callable[[str], None]) -> None:
@@ -136,7 +159,7 @@ async def wait_for(bus: Bus, names: Iterable[str], report: Callable[[str], None]
         try:
             problems = await check(bus, names)
         except TRANSIENT as error:
-            problems = [Difference("server", f"does not answer: {error or type(error).__name__}")]
+            problems = [Difference("server", f"does not answer: {reason_of(error)}")]
         if not problems:
             return
         sentence = "; ".join(f"{problem.stream} {problem.problem}" for problem in problems)
@@ -157,9 +180,30 @@ def _mended(wanted: StreamConfig, found: StreamConfig) -> StreamConfig:
         name: max((getattr(found, name), getattr(wanted, name)), key=_unlimited_last)
         for name in ("max_age", "max_bytes")
     }
-    subjects = sorted(set(found.subjects or ()) | set(wanted.subjects or ()))
-    replicas = max(found.num_replicas or 1, wanted.num_replicas or 1)
-    return wanted.evolve(subjects=subjects, num_replicas=replicas, **raised)
+    raised.update((name, True) for name in FLAGS if getattr(wanted, name))
+    if wanted.max_msgs_per_subject:
+        raised["max_msgs_per_subject"] = wanted.max_msgs_per_subject
+    ours = wanted.subjects or ()
+    # The server refuses subjects of one stream that overlap: a narrower one is in ours already.
+    extra = [subject for subject in found.subjects or () if not any(covers(wide, subject) for wide in ours)]
+    return found.evolve(
+        subjects=sorted({*ours, *extra}),
+        num_replicas=max(found.num_replicas or 1, wanted.num_replicas or 1),
+        retention=wanted.retention,
+        storage=wanted.storage,
+        **raised,
+    )
+
+
+def covers(wide: str, subject: str) -> bool:
+    """Whether every subject that the second pattern matches is matched by the first."""
+    ours, others = wide.split("."), subject.split(".")
+    for place, token in enumerate(ours):
+        if token == ">":
+            return len(others) > place
+        if place >= len(others) or others[place] == ">" or (token not in ("*", others[place])):
+            return False
+    return len(ours) == len(others)
 
 
 def _limit(name: str, config: StreamConfig) -> float:

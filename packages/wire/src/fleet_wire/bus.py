@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import os
 from typing import Any, Optional
 
 import nats
@@ -12,15 +13,17 @@ import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from fleet_wire import events, tracing
-from fleet_wire.errors import Unavailable
+from fleet_wire import events, logs, tracing
+from fleet_wire.errors import Invalid, Unavailable
 
 log = structlog.get_logger(__name__)
 
 TRANSIENT = (
     nats.errors.TimeoutError,
     nats.errors.NoServersError,
+    nats.errors.NoRespondersError,
     nats.errors.ConnectionClosedError,
+    nats.errors.ConnectionReconnectingError,
     nats.errors.OutboundBufferLimitError,
     nats.js.errors.NoStreamResponseError,
     nats.js.errors.ServiceUnavailableError,
@@ -28,6 +31,11 @@ TRANSIENT = (
 """What a NATS call raises while the server, its JetStream or a stream is away for the moment."""
 
 SCHEDULE_SUBJECT = "timers.schedule"
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, or its name where it says nothing."""
+    return str(error) or type(error).__name__
 
 
 class Bus:
@@ -65,12 +73,19 @@ class Bus:
         return await self._publish(f"{SCHEDULE_SUBJECT}.{event.key()}", event, events.encode(event), headers, timeout)
 
     async def unschedule(self, key: str) -> None:
-        """Takes a scheduled event back, if it has not been published."""
-        await self.js.purge_stream("FLEET_TIMERS", subject=f"{SCHEDULE_SUBJECT}.{key}")
+        """Takes a scheduled event back, if it has not been published. Raises Unavailable while the server is away."""
+        try:
+            await self.js.purge_stream("FLEET_TIMERS", subject=f"{SCHEDULE_SUBJECT}.{key}")
+        except (*TRANSIENT, nats.js.errors.NotFoundError) as error:
+            raise Unavailable(f"the schedule of {key} could not be taken back: {reason_of(error)}") from error
 
     async def publish_core(self, event: events.Event) -> None:
-        """Publishes without acknowledgement; what the server does not get is lost."""
-        await self.client.publish(event.subject(), events.encode(event), headers=self.headers(event))
+        """Publishes without acknowledgement; what the server does not get is lost. Raises Unavailable where the connection
+        has ended or its buffer is full."""
+        try:
+            await self.client.publish(event.subject(), events.encode(event), headers=self.headers(event))
+        except TRANSIENT as error:
+            raise Unavailable(f"{event.message_id()} could not be sent: {reason_of(error)}") from error
 
     def headers(self, event: events.Event) -> dict[str, str]:
         """Message id, CloudEvents attributes and trace context of an event."""
@@ -91,41 +106,50 @@ class Bus:
         if not self.client.is_closed:
             try:
                 await self.client.flush(timeout=2)
-            except (nats.errors.Error, asyncio.TimeoutError) as error:
-                log.warning("closing without flush", error=str(error) or type(error).__name__)
-            await self.client.close()
+            except (nats.errors.Error, OSError, asyncio.TimeoutError) as error:
+                log.warning("closing without flush", error=reason_of(error))
+            try:
+                await self.client.close()
+            except (OSError, TypeError) as error:  # the server went first; TypeError is how asyncio of 3.13 says it
+                log.warning("closed without its last words", error=reason_of(error))
 
     async def _publish(
         self, subject: str, event: events.Event, body: bytes, headers: dict[str, str], timeout: dt.timedelta
     ) -> int:
+        seconds = timeout.total_seconds()
         try:
             async for attempt in stamina.retry_context(
-                on=TRANSIENT, attempts=None, timeout=timeout.total_seconds(), wait_initial=0.05, wait_max=2.0
+                on=TRANSIENT, attempts=None, timeout=seconds, wait_initial=0.05, wait_max=2.0
             ):
                 with attempt:
-                    ack = await self.js.publish(subject, body, headers=dict(headers), timeout=2)
+                    ack = await self.js.publish(subject, body, headers=dict(headers), timeout=min(seconds, 2))
         except TRANSIENT as error:
-            reason = str(error) or type(error).__name__
-            raise Unavailable(f"{event.message_id()} could not be published: {reason}") from error
+            raise Unavailable(f"{event.message_id()} could not be published: {reason_of(error)}") from error
         return ack.seq
 
 
 async def connect(url: str, service: str, creds: Optional[str] = None, wait: Optional[dt.timedelta] = None) -> Bus:
-    """Connects, waiting for a server that is not up yet: for ever, or for `wait` (then raises Unavailable)."""
+    """Connects, waiting for a server that is not up yet: for ever, or for `wait` (then raises Unavailable).
+
+    Raises Invalid where the file of credentials cannot be read: waiting would not mend it.
+    """
+    if creds and not os.access(creds, os.R_OK):
+        raise Invalid(f"NATS_CREDS names {creds}, which cannot be read")
     closed = asyncio.Event()
+    shown = logs.hide_passwords(url)
 
     async def on_closed() -> None:
         closed.set()
 
     async def on_disconnected() -> None:
         if not client.is_closed:
-            log.warning("nats disconnected", url=url)
+            log.warning("nats disconnected", url=shown)
 
     async def on_reconnected() -> None:
-        log.info("nats reconnected", url=url)
+        log.info("nats reconnected", url=shown)
 
     async def on_error(error: Exception) -> None:
-        log.warning("nats error", error=str(error) or type(error).__name__)
+        log.warning("nats error", error=reason_of(error))
 
     # A fraction works, though the client's annotation says int.
     options: dict[str, Any] = {"reconnect_time_wait": 0.25, **({"user_credentials": creds} if creds else {})}
@@ -140,7 +164,7 @@ async def connect(url: str, service: str, creds: Optional[str] = None, wait: Opt
             with attempt:
                 client = Client()
                 await client.connect(
-                    servers=[url],
+                    servers=url.split(","),
                     name=service,
                     connect_timeout=2,
                     allow_reconnect=True,
@@ -152,7 +176,7 @@ async def connect(url: str, service: str, creds: Optional[str] = None, wait: Opt
                     **options,
                 )
     except (nats.errors.Error, OSError) as error:
-        raise Unavailable(f"no NATS server answers at {url}: {error or type(error).__name__}") from error
+        raise Unavailable(f"no NATS server answers at {shown}: {reason_of(error)}") from error
     closed.clear()
     client.options["max_reconnect_attempts"] = -1
     return Bus(client, f"fleet/{service}", closed)

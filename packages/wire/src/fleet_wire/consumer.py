@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import json
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Optional
 
 import nats.errors
@@ -17,7 +18,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from fleet_wire import events, topology, tracing
-from fleet_wire.bus import TRANSIENT, Bus
+from fleet_wire.bus import TRANSIENT, Bus, reason_of
 from fleet_wire.errors import AlreadyExists, Conflict, Invalid, NotFound, Precondition, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,10 @@ FIRST_DELAY = dt.timedelta(milliseconds=200)
 LONGEST_DELAY = dt.timedelta(seconds=15)
 MAX_FAILURES = 5
 """Unforeseen errors on one message before it goes to DEAD_LETTERS. Counted per process; a restart begins anew."""
+FETCH_SECONDS = 1.0
+"""How long one fetch waits: one that a server restart leaves without an answer ends by itself after that."""
+MAX_RECORDS = 10_000
+"""Messages whose tries are remembered."""
 
 Handler = Callable[[events.Event], Awaitable[None]]
 
@@ -68,8 +73,8 @@ class DurableConsumer:
         """Works until `stop` is set, then finishes what it has begun within `grace`. Whatever is cut off comes again."""
         heartbeat = asyncio.create_task(self._send_progress())
         stopped = asyncio.create_task(stop.wait())
+        subscription: Optional[JetStreamContext.PullSubscription] = None
         try:
-            subscription: Optional[JetStreamContext.PullSubscription] = None
             while not stop.is_set():
                 await self._either(self._slots.acquire(), stopped)
                 if stop.is_set():
@@ -79,15 +84,17 @@ class DurableConsumer:
                     if subscription is None:
                         subscription = await self._subscribe()
                     # One at a time: a batch of the client waits for its last message before it hands over the first.
-                    # One second: a fetch that a server restart leaves without an answer ends by itself.
-                    [message] = await subscription.fetch(1, timeout=1)
+                    [message] = await subscription.fetch(1, timeout=FETCH_SECONDS)
                 except nats.errors.TimeoutError:
                     if not self._bus.connected:
                         self._report("NATS is not connected")
                     elif not await self._exists():
+                        await self._drop(subscription)
                         subscription = None
-                except (nats.errors.Error, nats.js.errors.APIError) as error:
-                    self._report(f"{self._spec.durable} cannot fetch: {error or type(error).__name__}")
+                        self._records.clear()  # a stream made anew counts its sequence from 1
+                except nats.errors.Error as error:
+                    self._report(f"{self._spec.durable} cannot fetch: {reason_of(error)}")
+                    await self._drop(subscription)
                     subscription = None
                     await asyncio.sleep(0.5)
                 if message is None:
@@ -102,8 +109,24 @@ class DurableConsumer:
         finally:
             heartbeat.cancel()
             stopped.cancel()
-            for task in list(self._working):
-                task.cancel()
+            await self._cut_off()
+            await self._drop(subscription)
+
+    async def _cut_off(self) -> None:
+        """Ends what has not finished, and hands its messages back so that another replica need not wait for them."""
+        cut = dict(self._working)
+        for task in cut:
+            task.cancel()
+        await asyncio.gather(*cut, return_exceptions=True)
+        for task, message in cut.items():
+            if task.cancelled():
+                with contextlib.suppress(nats.errors.Error):
+                    await message.nak()
+
+    async def _drop(self, subscription: Optional[JetStreamContext.PullSubscription]) -> None:
+        if subscription is not None:
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()
 
     async def _subscribe(self) -> JetStreamContext.PullSubscription:
         spec = self._spec
@@ -128,7 +151,8 @@ class DurableConsumer:
         except nats.js.errors.NotFoundError:
             self._report(f"{self._spec.stream} or its consumer {self._spec.durable} is gone")
             return False
-        except TRANSIENT:
+        except nats.errors.Error as error:
+            self._log.info("cannot ask for the consumer", error=reason_of(error))
             return True
         self._report(None)
         return True
@@ -147,7 +171,10 @@ class DurableConsumer:
 
     async def _work(self, message: Msg) -> None:
         sequence = message.metadata.sequence.stream
-        record = self._records.setdefault(sequence, _Record())
+        record = self._records.pop(sequence, None) or _Record()
+        self._records[sequence] = record  # the newest stands last
+        while len(self._records) > MAX_RECORDS:  # another replica may have finished what this one failed at
+            del self._records[next(iter(self._records))]
         record.tries += 1
         try:
             with tracing.continued(message.headers):
@@ -181,7 +208,7 @@ class DurableConsumer:
                 "reason": reason[:4000],
                 "failures": [failure[:1000] for failure in record.failures],
                 "deliveries": message.metadata.num_delivered,
-                "headers": dict(message.headers or {}),
+                "headers": {key[:200]: value[:1000] for key, value in islice((message.headers or {}).items(), 50)},
                 **_payload(message.data),
             }
         ).encode()
@@ -189,7 +216,7 @@ class DurableConsumer:
         try:
             await self._bus.js.publish(subject, body, headers=headers)
         except TRANSIENT as error:
-            self._log.warning("no dead letter yet", sequence=sequence, error=str(error) or type(error).__name__)
+            self._log.warning("no dead letter yet", sequence=sequence, error=reason_of(error))
             await message.nak(delay=delay(record.tries).total_seconds())
             return
         await message.term()

@@ -17,7 +17,7 @@ MAX_MESSAGE_BYTES = 512 * 1024
 MAX_CONTENT_BYTES = 64 * 1024
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
-OptionalId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
+OptionalId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,64}$(?!\n)")]
 Role = Literal["DEV", "QA", "ARCHITECT", "DEVOPS", "DATA"]
 StoryPhase = Literal["design", "build", "test", "operate"]
 CheckStatus = Literal["passed", "failed", "not_run"]
@@ -393,8 +393,11 @@ def type_of_subject(subject: str) -> type[Event]:
 
 
 def encode(event: Event) -> bytes:
-    """The event as JSON; raises Invalid above MAX_MESSAGE_BYTES."""
-    body = _ENCODER.encode(event)
+    """The event as JSON; raises Invalid above MAX_MESSAGE_BYTES, and for text that JSON cannot carry."""
+    try:
+        body = _ENCODER.encode(event)
+    except UnicodeEncodeError as error:
+        raise Invalid(f"{event.message_id()} holds an unpaired surrogate: {error}") from error
     if len(body) > MAX_MESSAGE_BYTES:
         raise Invalid(f"{event.message_id()} has {len(body)} bytes, above the limit of {MAX_MESSAGE_BYTES}")
     return body
@@ -405,7 +408,7 @@ def decode(subject: str, body: bytes) -> Event:
     kind = type_of_subject(subject)
     try:
         event: Event = _DECODERS[kind].decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid(f"not a valid {kind.TYPE}: {error}") from error
     if event.subject() != subject:
         raise Invalid(f"the body of subject {subject!r} belongs on {event.subject()!r}")
@@ -417,7 +420,7 @@ def cut(text: str, max_bytes: int = MAX_CONTENT_BYTES) -> tuple[str, bool]:
 
     Unpaired surrogates, which JSON cannot carry, become U+FFFD.
     """
-    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if len(_ENCODER.encode(text)) <= max_bytes:
         return text, False
     low, high = 0, len(text)

@@ -16,7 +16,7 @@ import nats.js.errors
 import stamina
 from nats.js.api import DeliverPolicy
 
-from fleet_wire.bus import TRANSIENT, Bus
+from fleet_wire.bus import TRANSIENT, Bus, reason_of
 from fleet_wire.errors import Conflict, Invalid, Unavailable
 
 T = TypeVar("T")
@@ -42,7 +42,10 @@ class Bucket(Protocol[T]):
         """The record, or None."""
 
     async def create(self, key: str, value: T, ttl: Optional[dt.timedelta] = None) -> int:
-        """Writes a new record and answers with its revision; raises Conflict where there is one."""
+        """Writes a new record and answers with its revision; raises Conflict where there is one.
+
+        After Unavailable it may have been written all the same: read before another try.
+        """
 
     async def update(self, key: str, value: T, revision: int, ttl: Optional[dt.timedelta] = None) -> int:
         """Writes over exactly that revision; raises Conflict where another was written since."""
@@ -115,7 +118,12 @@ class JetStreamBucket(Generic[T]):
                 delivered = info.delivered.consumer_seq if info.delivered else 0
                 remaining = (info.num_pending or 0) + delivered
                 while remaining > 0:
-                    message = await subscription.next_msg(timeout=5)
+                    try:
+                        message = await subscription.next_msg(timeout=1)
+                    except nats.errors.TimeoutError:
+                        # What was the last may have expired meanwhile; a server that is away says so here.
+                        remaining = (await subscription.consumer_info()).num_pending or 0
+                        continue
                     remaining = int(message.metadata.num_pending or 0)
                     if not (message.headers and "KV-Operation" in message.headers):
                         key = message.subject[len(self._prefix) :]
@@ -133,12 +141,12 @@ class JetStreamBucket(Generic[T]):
             headers["Nats-TTL"] = f"{max(1, int(ttl.total_seconds()))}s"
         try:
             ack = await self._bus.js.publish(self._prefix + key, msgspec.json.encode(value), headers=headers)
+        except TRANSIENT as error:
+            raise self._away(error) from error
         except nats.js.errors.APIError as error:
             if error.err_code in WRONG_LAST_SEQUENCE:
                 raise Conflict(f"{self._name}/{key} was written by somebody else") from error
             raise
-        except TRANSIENT as error:
-            raise self._away(error) from error
         return ack.seq
 
     def _decode(self, key: str, data: bytes) -> T:
@@ -148,7 +156,7 @@ class JetStreamBucket(Generic[T]):
             raise Invalid(f"record {self._name}/{key} cannot be read: {error}") from error
 
     def _away(self, error: Exception) -> Unavailable:
-        return Unavailable(f"bucket {self._name} cannot be reached: {error or type(error).__name__}")
+        return Unavailable(f"bucket {self._name} cannot be reached: {reason_of(error)}")
 
 
 class MemoryBucket(Generic[T]):

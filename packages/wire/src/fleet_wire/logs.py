@@ -1,8 +1,9 @@
 """Logs for people (console) and machines (JSON), with the trace's id in every line and never a secret."""
 
 import logging
+import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -10,6 +11,8 @@ import structlog
 from fleet_wire import tracing
 
 SECRET_WORDS = ("password", "token", "secret", "creds", "authorization")
+
+_PASSWORD_IN_URL = re.compile(r"(?<=://)[^/@\s\"']+@")
 
 
 def configure(service: str, level: str = "INFO", fmt: str = "console") -> None:
@@ -37,7 +40,8 @@ def configure(service: str, level: str = "INFO", fmt: str = "console") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer, _hide_passwords],
         )
     )
     root = logging.getLogger()
@@ -56,10 +60,27 @@ def _add_trace(logger: Any, method: str, line: MutableMapping[str, Any]) -> Muta
 
 
 def _hide_secrets(logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key in line:
-        if any(word in key.lower() for word in SECRET_WORDS) and isinstance(line[key], str):
-            line[key] = "***"
+    for key, value in line.items():
+        line[key] = _hidden(key, value)
     return line
+
+
+def _hidden(key: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {inner: _hidden(str(inner), kept) for inner, kept in value.items()}
+    if isinstance(value, (str, bytes)) and any(word in key.lower() for word in SECRET_WORDS):
+        return "***"
+    return value
+
+
+def hide_passwords(text: str) -> str:
+    """The text with what stands before the @ of each URL taken out."""
+    return _PASSWORD_IN_URL.sub("***@", text)
+
+
+def _hide_passwords(logger: Any, method: str, line: Any) -> str:
+    """On the rendered line, so that messages and tracebacks of libraries are covered too."""
+    return hide_passwords(str(line))
 
 
 def _keep(logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -40,6 +40,9 @@ SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
+LONGEST_DETAIL = 2000
+"""Bytes of an error's text that a status carries: it travels as a header, up to three bytes for one, and headers above
+8 KiB are refused."""
 
 R = TypeVar("R")
 
@@ -103,16 +106,20 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
                 try:
                     return await inner(request, context)
                 except errors.FleetError as error:
-                    await context.abort(STATUS_OF.get(type(error), grpc.StatusCode.UNKNOWN), str(error))
+                    await context.abort(STATUS_OF.get(type(error), grpc.StatusCode.UNKNOWN), _detail(str(error)))
                 except (grpc.aio.AbortError, asyncio.CancelledError):
                     raise
                 except Exception as error:  # the caller gets a status, the operator the whole story
                     log.exception("call failed", method=details.method)
-                    await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+                    await context.abort(grpc.StatusCode.INTERNAL, _detail(f"{type(error).__name__}: {error}"))
 
         return grpc.unary_unary_rpc_method_handler(
             guarded, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
         )
+
+
+def _detail(text: str) -> str:
+    return text.encode("utf-8", "replace")[:LONGEST_DETAIL].decode("utf-8", "ignore")
 
 
 class _Trace(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc, unused-ignore]

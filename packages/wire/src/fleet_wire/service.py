@@ -3,11 +3,16 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Optional, TypeVar
 
 import structlog
 
 log = structlog.get_logger(__name__)
+
+STOP_SECONDS = 15.0
+"""How long a loop may take to end after the stop before it is cancelled."""
+
+R = TypeVar("R")
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:
@@ -21,28 +26,29 @@ async def supervise(loops: Mapping[str, Awaitable[Any]], stop: asyncio.Event) ->
     """Runs the loops until `stop` is set, or until one ends before that, which stops the others. Answers whether all was
     well; what a loop raised is logged under its name.
 
-    A loop must end by itself soon after `stop` is set; after 15 s it is cancelled.
+    A loop must end by itself soon after `stop` is set; after STOP_SECONDS it is cancelled.
     """
     tasks = {asyncio.ensure_future(work): name for name, work in loops.items()}
     stopped = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    well = stop.is_set()
-    stop.set()
-    _, late = await asyncio.wait(tasks, timeout=15)
-    for task in late:
-        log.warning("loop did not stop in time", loop=tasks[task])
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    for task, name in tasks.items():
-        if task.cancelled():
-            continue
-        error = task.exception()
-        if error is not None:
+    try:
+        done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        told = stop.is_set()
+        stop.set()
+        _, late = await asyncio.wait({*tasks, stopped}, timeout=STOP_SECONDS)
+    finally:
+        for task in tasks:
+            task.cancel()
+        stopped.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    well = told
+    for task, result in zip(tasks, results):
+        if isinstance(result, Exception):
             well = False
-            log.error("loop failed", loop=name, exc_info=error)
-        elif not well:
-            log.error("loop ended", loop=name)
-    stopped.cancel()
+            log.error("loop failed", loop=tasks[task], exc_info=result)
+        elif task in late:
+            log.warning("loop did not stop in time", loop=tasks[task])
+        elif task in done and not told:
+            log.error("loop ended", loop=tasks[task])
     return well
 
 
@@ -74,3 +80,17 @@ async def every(seconds: float, step: Callable[[], Awaitable[None]], stop: async
             await asyncio.wait_for(stop.wait(), seconds)
         except asyncio.TimeoutError:
             continue
+
+
+async def or_stop(work: Awaitable[R], stop: asyncio.Event) -> Optional[R]:
+    """What the work gives; None where the stop comes first, which cancels the work."""
+    task = asyncio.ensure_future(work)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        stopped.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

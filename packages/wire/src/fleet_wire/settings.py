@@ -7,9 +7,10 @@ import os
 import sys
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Optional, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from fleet_wire.errors import Invalid
 
@@ -26,9 +27,11 @@ class CommonSettings(BaseSettings):
 
     @field_validator("nats_url")
     @classmethod
-    def _scheme(cls, value: str) -> str:
-        if not value.startswith(("nats://", "tls://", "ws://", "wss://")):
-            raise ValueError("must begin with nats://, tls://, ws:// or wss://")
+    def _nats_address(cls, value: str) -> str:
+        for server in value.split(","):
+            if not server.startswith(("nats://", "tls://", "ws://", "wss://")):
+                raise ValueError("must begin with nats://, tls://, ws:// or wss://")
+            urlsplit(server).port  # noqa: B018 (asking for it is the check)
         return value
 
 
@@ -55,6 +58,8 @@ def load(kind: type[S], **defaults: Any) -> S:
             f"{'.'.join(map(str, item['loc'])).upper() or 'settings'}: {item['msg']}" for item in error.errors()
         ]
         raise Invalid("; ".join(problems)) from error
+    except SettingsError as error:  # a list or a mapping that is not JSON; its text names the field
+        raise Invalid(str(error)) from error
 
 
 def load_or_exit(kind: type[S], **defaults: Any) -> S:

@@ -77,7 +77,8 @@ class Deliberations:
         while True:
             entry = await self.store.deliberations.get(state_key(deliberation_id))
             if entry is None:
-                raise NotFound(f"deliberation {deliberation_id} has no record")
+                log.warning("deliberation without a record", deliberation_id=deliberation_id)
+                return
             state = entry.value
             commands = due(state)
             if not commands:

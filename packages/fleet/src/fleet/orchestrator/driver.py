@@ -32,9 +32,7 @@ class Driver:
         """Has the key worked on soon. Cheap, and safe to call at any time."""
         self._woken.add(key)
         if key not in self._running:
-            task = asyncio.create_task(self._drive(key))
-            self._running[key] = task
-            task.add_done_callback(lambda _: self._running.pop(key, None))
+            self._running[key] = asyncio.create_task(self._drive(key))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Waits for the stop, then ends what runs. What is cut off stays due in its saved state."""
@@ -51,22 +49,30 @@ class Driver:
 
     async def _drive(self, key: str) -> None:
         tries = 0
-        while key in self._woken:
-            self._woken.discard(key)
-            try:
-                async with self._slots:
-                    await self.step(key)
-                tries = 0
-            except (Unavailable, Conflict) as error:
-                tries += 1
-                log.info("deliberation step again later", key=key, tries=tries, reason=str(error))
-                self._woken.add(key)
-                await asyncio.sleep(delay_seconds(tries))
-            except Exception as error:
-                tries += 1
-                log.exception("deliberation step failed", key=key, tries=tries, error=str(error))
-                self._woken.add(key)
-                await asyncio.sleep(LONGEST_DELAY_SECONDS)
+        try:
+            while key in self._woken:
+                self._woken.discard(key)
+                tries = 0 if await self._try(key, tries + 1) else tries + 1
+        finally:
+            # Here, and not in a callback that runs later: a wake in between would find the key running and be lost.
+            del self._running[key]
+
+    async def _try(self, key: str, tries: int) -> bool:
+        """One step; where it fails, the pause before the next. Answers whether it went well."""
+        try:
+            async with self._slots:
+                await self.step(key)
+        except (Unavailable, Conflict) as error:
+            log.info("deliberation step again later", key=key, tries=tries, reason=str(error))
+            pause = delay_seconds(tries)
+        except Exception:
+            log.exception("deliberation step failed", key=key, tries=tries)
+            pause = LONGEST_DELAY_SECONDS
+        else:
+            return True
+        self._woken.add(key)
+        await asyncio.sleep(pause)
+        return False
 
 
 def delay_seconds(tries: int) -> float:

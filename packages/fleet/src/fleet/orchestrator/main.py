@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
 import functools
 from collections.abc import Coroutine
@@ -14,7 +15,7 @@ from fleet.orchestrator.consumers import make_consumers
 from fleet.orchestrator.deliberations import Deliberations, Limits
 from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.handlers import Handlers, PlanReporter
-from fleet.orchestrator.peers import ExecutorClient, MemoryClient, PlanBookClient
+from fleet.orchestrator.peers import Executor, ExecutorClient, Memory, MemoryClient, PlanBook, PlanBookClient
 from fleet.orchestrator.plans import Plans
 from fleet.orchestrator.requests import Requests
 from fleet.orchestrator.server import SERVICE, OrchestratorServicer
@@ -66,59 +67,79 @@ async def run(settings: OrchestratorSettings) -> bool:
             return True
         cleanup.push_async_callback(bus.close)
         readiness.report("nats", None)
-        loops = await wire(settings, bus, readiness, servicer, stop, cleanup)
-        return await service.supervise(loops, stop)
+        executor = ExecutorClient(settings.ray_executor_address)
+        memory = MemoryClient(settings.context_address)
+        plan_book = PlanBookClient(settings.planning_address)
+        for client in (executor, memory, plan_book):
+            cleanup.push_async_callback(client.close)
+        parts = assemble(settings, bus, executor, memory, plan_book)
+        servicer.requests = parts.requests
+        return await service.supervise(loops(parts, settings, bus, readiness, stop), stop)
 
 
-async def wire(
-    settings: OrchestratorSettings,
-    bus: Bus,
-    readiness: Readiness,
-    servicer: OrchestratorServicer,
-    stop: asyncio.Event,
-    cleanup: contextlib.AsyncExitStack,
-) -> dict[str, Coroutine[Any, Any, object]]:
-    """Puts the parts together on a connected bus; answers with the loops that make them live."""
-    executor = ExecutorClient(settings.ray_executor_address)
-    memory = MemoryClient(settings.context_address)
-    plan_book = PlanBookClient(settings.planning_address)
-    for client in (executor, memory, plan_book):
-        cleanup.push_async_callback(client.close)
+@dataclasses.dataclass
+class Parts:
+    """The wired orchestrator, but for its server."""
+
+    store: stores.Store
+    requests: Requests
+    handlers: Handlers
+    sweep: Sweep
+    deliberation_driver: Driver
+    plan_driver: Driver
+
+
+def assemble(
+    settings: OrchestratorSettings, bus: Bus, executor: Executor, memory: Memory, plan_book: PlanBook
+) -> Parts:
+    """Puts the parts together.
+
+    A deliberation tells its plan how it ended, a plan wakes its deliberations: the two drivers close that circle.
+    """
     store = stores.jetstream_store(bus)
     timeout = dt.timedelta(seconds=settings.deliberation_timeout_seconds)
     limits = Limits(settings.agent_max_tokens, settings.agent_temperature, settings.context_token_budget)
-
-    # A deliberation tells its plan how it ended, a plan wakes its deliberations: the drivers close that circle.
-    deliberation_driver = Driver()
-    plan_driver = Driver()
+    deliberation_driver, plan_driver = Driver(), Driver()
     plans = Plans(store, bus, deliberation_driver, now, timeout)
-    reporter = PlanReporter(plans, plan_driver)
-    deliberations = Deliberations(store, bus, executor, memory, limits, now, reporter.report)
+    report = PlanReporter(plans, plan_driver).report
+    deliberations = Deliberations(store, bus, executor, memory, limits, now, report)
     deliberation_driver.step = deliberations.drive
     plan_driver.step = plans.drive
     handlers = Handlers(bus, deliberations, plans, deliberation_driver, plan_driver)
-    requests = Requests(store, deliberation_driver, now, timeout)
-    sweep = Sweep(store, handlers, executor, memory, plan_book, now)
+    return Parts(
+        store=store,
+        requests=Requests(store, deliberation_driver, now, timeout),
+        handlers=handlers,
+        sweep=Sweep(store, handlers, executor, memory, plan_book, now),
+        deliberation_driver=deliberation_driver,
+        plan_driver=plan_driver,
+    )
 
-    async def live() -> bool:
+
+def loops(
+    parts: Parts, settings: OrchestratorSettings, bus: Bus, readiness: Readiness, stop: asyncio.Event
+) -> dict[str, Coroutine[Any, Any, object]]:
+    """What makes the parts live."""
+
+    async def events_in() -> bool:
         """Waits for the streams, then lets everything run that reads or writes them."""
-        await apply.wait_for(bus, STREAMS, readiness.reporter("streams"))
+        waiting = apply.wait_for(bus, STREAMS, readiness.reporter("streams"))
+        await service.or_stop(waiting, stop)
+        if stop.is_set():
+            return True
         readiness.report("streams", None)
-        log.info("councils", made=await requests.default_councils())
+        log.info("councils", made=await parts.requests.default_councils())
         readiness.report("councils", None)
-        servicer.requests = requests
-        consumers = make_consumers(bus, handlers, readiness)
-        loops: dict[str, Coroutine[Any, Any, object]] = {
-            name: consumer.run(stop) for name, consumer in consumers.items()
-        }
-        loops["sweep"] = service.every(settings.sweep_seconds, sweep.once, stop)
-        return await service.supervise(loops, stop)
+        consumers = make_consumers(bus, parts.handlers, readiness)
+        work: dict[str, Coroutine[Any, Any, object]] = {name: one.run(stop) for name, one in consumers.items()}
+        work["sweep"] = service.every(settings.sweep_seconds, parts.sweep.once, stop)
+        return await service.supervise(work, stop)
 
     return {
-        "live": live(),
+        "events in": events_in(),
         "nats": service.until_closed(bus.closed, stop),
-        "deliberations": deliberation_driver.run(stop),
-        "plans": plan_driver.run(stop),
+        "deliberations": parts.deliberation_driver.run(stop),
+        "plans": parts.plan_driver.run(stop),
     }
 
 

@@ -16,7 +16,7 @@ from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.store import Store, plan_ttl, state_key
 from fleet_wire import ids
 from fleet_wire.bus import Bus
-from fleet_wire.errors import Conflict, NotFound
+from fleet_wire.errors import Conflict
 from fleet_wire.events import FailedTask, FailureReason, PlanApproved, PlanCompleted, PlanTask, StoryPhase
 from fleet_wire.kv import change
 
@@ -64,7 +64,8 @@ class Plans:
         while True:
             entry = await self.store.plans.get(plan_id)
             if entry is None:
-                raise NotFound(f"plan {plan_id} has no record")
+                log.warning("plan without a record", plan_id=plan_id)
+                return
             commands = plan_rules.due(entry.value)
             if not commands:
                 return

@@ -1,0 +1,237 @@
+"""An orchestrator on a real nats-server, its gRPC peers played by values in memory: for rules of state, not of transport.
+
+`Replica` is one process of it: it can be dropped at any moment and another started on the same server.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from fleet.deliberation.prompt import ContextText
+from fleet.deliberation.state import Deliberation
+from fleet.orchestrator import main
+from fleet.orchestrator.peers import AgentJob
+from fleet.orchestrator.settings import OrchestratorSettings
+from fleet_wire import apply, events, ids
+from fleet_wire.bus import Bus, connect
+from fleet_wire.errors import NotFound, Unavailable
+from fleet_wire.events import AgentResult, JobError, PlanApproved, PlanTask, StoryText
+from fleet_wire.rpc import Readiness
+
+Answer = Callable[[Deliberation, AgentJob], AgentResult | None]
+
+
+def answers(state: Deliberation, job: AgentJob) -> AgentResult | None:
+    """Every agent answers."""
+    return AgentResult(
+        job_id=job.job_id,
+        deliberation_id=state.deliberation_id,
+        task_id=state.task.task_id,
+        agent_id=job.agent_id,
+        role=state.task.role,
+        phase="propose",
+        attempt=1,
+        status="completed",
+        content=f"{job.agent_id} proposes for {state.task.title}: parse the file and test it",
+        usage=events.Usage(prompt=10, completion=5),
+    )
+
+
+def fails(state: Deliberation, job: AgentJob) -> AgentResult | None:
+    """No agent reaches its model."""
+    answer = answers(state, job)
+    assert answer is not None
+    error = JobError(kind="unreachable", message="connection refused", retryable=True)
+    return msgspec.structs.replace(answer, status="failed", content="", error=error)
+
+
+def silent(state: Deliberation, job: AgentJob) -> AgentResult | None:
+    """Nobody ever answers."""
+    return None
+
+
+class PlayedExecutor:
+    """Accepts jobs once per id and has `answer` answered for each over the real NATS. `away` makes it unreachable."""
+
+    def __init__(self, bus: Bus, answer: Answer = answers) -> None:
+        self.bus = bus
+        self.answer = answer
+        self.away = False
+        self.jobs: dict[str, AgentJob] = {}
+        self.known: dict[str, dict[str, AgentResult | None]] = {}
+        self.calls = 0
+        self.publishes = True
+
+    async def execute(self, state: Deliberation, jobs: Sequence[AgentJob]) -> None:
+        if self.away:
+            raise Unavailable("ray-executor does not answer")
+        self.calls += 1
+        for job in jobs:
+            before = self.jobs.setdefault(job.job_id, job)
+            assert before == job, "a retry must send the same"
+            if job.job_id in self.known.setdefault(state.deliberation_id, {}):
+                continue
+            result = self.answer(state, job)
+            self.known[state.deliberation_id][job.job_id] = result
+            if result is not None and self.publishes:
+                await self.bus.publish(result)
+
+    async def results(self, deliberation_id: str) -> dict[str, AgentResult | None]:
+        if self.away:
+            raise Unavailable("ray-executor does not answer")
+        return dict(self.known.get(deliberation_id, {}))
+
+
+class PlayedMemory:
+    """Holds the decisions it is told of; `remember` is what `context.updated` would announce."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, str] = {}
+        self.unknown_tasks = False
+
+    async def context_for(self, state: Deliberation, token_budget: int) -> tuple[ContextText, ...]:
+        if self.unknown_tasks:
+            raise NotFound(f"plan {state.plan_id} has no task {state.task.task_id}")
+        if any(decision not in self.decisions for decision in state.based_on):
+            raise Unavailable("a required decision is not in the graph")
+        below = [ContextText(kind="decision", title=one, text=self.decisions[one]) for one in state.based_on]
+        return (ContextText(kind="task", title=state.task.title, text=state.task.description), *below)
+
+    async def has_decision(self, decision_id: str) -> bool:
+        return decision_id in self.decisions
+
+
+class PlayedPlanBook:
+    """Planning's list of approved, unfinished plans."""
+
+    def __init__(self) -> None:
+        self.plans: list[PlanApproved] = []
+
+    async def approved_plans(self) -> list[PlanApproved]:
+        return list(self.plans)
+
+
+class Peers:
+    """What all replicas talk to."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.executor = PlayedExecutor(bus)
+        self.memory = PlayedMemory()
+        self.plan_book = PlayedPlanBook()
+
+
+@contextlib.asynccontextmanager
+async def replica(
+    url: str,
+    peers: Peers,
+    *,
+    timeout_seconds: float = 60,
+    sweep_seconds: float = 0.3,
+    broken: Callable[[main.Parts], None] = lambda parts: None,
+) -> AsyncIterator[main.Parts]:
+    """One orchestrator without its gRPC server, dropped at the end of the block like a crashed one: nothing is finished."""
+    settings = OrchestratorSettings(deliberation_timeout_seconds=timeout_seconds, sweep_seconds=sweep_seconds)
+    bus = await connect(url, "orchestrator")
+    stop = asyncio.Event()
+    readiness = Readiness()
+    parts = main.assemble(settings, bus, peers.executor, peers.memory, peers.plan_book)
+    broken(parts)
+    work = asyncio.gather(*main.loops(parts, settings, bus, readiness, stop).values())
+    try:
+        yield parts
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await work
+        for driver in (parts.deliberation_driver, parts.plan_driver):
+            stopped = asyncio.Event()
+            stopped.set()
+            await driver.run(stopped)
+        await bus.close()
+
+
+def approved(plan_id: str, *tasks: PlanTask) -> PlanApproved:
+    """The event of an approved plan."""
+    return PlanApproved(
+        story_id=f"story-{plan_id}",
+        story=StoryText(title="Import", brief="Customers import files"),
+        plan_id=plan_id,
+        plan_version=1,
+        approved_by="somebody",
+        approved_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+        tasks=list(tasks),
+    )
+
+
+def task(task_id: str, *depends_on: str, role: str = "DEV") -> PlanTask:
+    """A task."""
+    body = {
+        "task_id": task_id,
+        "title": f"Task {task_id}",
+        "description": f"Do {task_id}",
+        "role": role,
+        "requirements": ["parse the file"],
+        "depends_on": list(depends_on),
+    }
+    return msgspec.convert(body, PlanTask)
+
+
+async def published(bus: Bus, subject: str) -> list[Any]:
+    """Every event on a subject so far, repetitions included."""
+    stream = await bus.js.find_stream_name_by_subject(subject)
+    state = (await bus.js.stream_info(stream)).state
+    found = []
+    for sequence in range(max(1, state.first_seq), state.last_seq + 1):
+        message = await bus.js.get_msg(stream, sequence)
+        if message.subject == subject:
+            found.append(events.decode(subject, message.data or b""))
+    return found
+
+
+async def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """What the condition gives once it is true (it may be async); fails after `seconds`."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        assert asyncio.get_running_loop().time() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+async def fresh_bus(url: str) -> Bus:
+    """A connection to a server with all streams there."""
+    bus = await connect(url, "tests")
+    await apply.apply(bus)
+    return bus
+
+
+def deliberation_id(plan_id: str, task_id: str) -> str:
+    return ids.deliberation_id(plan_id, task_id, 1)
+
+
+async def remember(bus: Bus, peers: Peers, plan_id: str, task_id: str) -> None:
+    """Puts a task's decision into the memory and announces it, as context does."""
+    deliberation = deliberation_id(plan_id, task_id)
+    [completed] = [
+        event
+        for event in await published(bus, "orchestration.deliberation.completed")
+        if event.deliberation_id == deliberation
+    ][:1]
+    peers.memory.decisions[completed.decision_id] = completed.decision.content
+    await bus.publish(
+        events.ContextUpdated(
+            story_id=f"story-{plan_id}",
+            plan_id=plan_id,
+            deliberation_id=deliberation,
+            changed=[completed.decision_id],
+            version=1,
+            hash=completed.decision_id,
+        )
+    )

@@ -1,0 +1,358 @@
+"""The orchestrator over real NATS: plans run in order, everything ends once, nothing is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import harness
+import msgspec
+import pytest
+import realparts
+from harness import Peers, approved, deliberation_id, published, remember, replica, task, until
+
+from fleet.deliberation.state import Deliberation
+from fleet.orchestrator import main
+from fleet.orchestrator.peers import AgentJob
+from fleet.orchestrator.store import state_key
+from fleet_wire import events, ids
+from fleet_wire.bus import Bus
+from fleet_wire.errors import Conflict
+
+COMPLETED = "orchestration.deliberation.completed"
+FAILED = "orchestration.deliberation.failed"
+PLAN_COMPLETED = "orchestration.plan.completed"
+
+
+@pytest.fixture
+async def server(own_nats: realparts.Nats) -> AsyncIterator[Bus]:
+    connection = await harness.fresh_bus(own_nats.url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def peers(server: Bus) -> Peers:
+    return Peers(server)
+
+
+async def test_a_dependent_task_starts_only_after_the_decision_is_remembered(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    async with replica(own_nats.url, peers):
+        await server.publish(approved("p1", task("a"), task("b", "a")))
+        await until(lambda: published(server, COMPLETED))
+        await asyncio.sleep(0.7)  # two sweeps and more: nothing may start it before the graph has the decision
+        assert len(peers.executor.jobs) == 3
+        await remember(server, peers, "p1", "a")
+        [plan] = await until(lambda: published(server, PLAN_COMPLETED))
+    assert plan.decided == ["a", "b"]
+    second = [job for job in peers.executor.jobs.values() if "Do b" in job.user]
+    assert len(second) == 3
+    decision = peers.memory.decisions[ids.decision_id(deliberation_id("p1", "a"))]
+    assert all(decision in job.user for job in second)
+    assert [event.based_on for event in await published(server, COMPLETED)] == [
+        [],
+        [ids.decision_id(deliberation_id("p1", "a"))],
+    ]
+
+
+async def test_every_event_twice_decides_once(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:
+    async def twice(event: events.Event) -> None:
+        for copy in (1, 2):
+            headers = {**server.headers(event), "Nats-Msg-Id": f"{event.message_id()}-copy-{copy}"}
+            await server.js.publish(event.subject(), events.encode(event), headers=headers)
+
+    peers.executor.publishes = False
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await twice(approved("p1", task("a")))
+        await until(lambda: len(peers.executor.jobs) == 3)
+        for result in list(peers.executor.known[deliberation_id("p1", "a")].values()):
+            assert result is not None
+            await twice(result)
+        await until(lambda: published(server, PLAN_COMPLETED))
+        await twice(approved("p1", task("a")))
+        await asyncio.sleep(0.5)
+    assert len(await published(server, COMPLETED)) == 1
+    assert len(await published(server, PLAN_COMPLETED)) == 1
+    assert await published(server, "orchestration.result.late") == []
+    assert peers.executor.calls == 1
+
+
+async def test_a_model_that_is_away_fails_visibly_and_skips_what_depends_on_it(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.answer = harness.fails
+    async with replica(own_nats.url, peers):
+        await server.publish(approved("p1", task("a"), task("b", "a")))
+        [plan] = await until(lambda: published(server, PLAN_COMPLETED))
+    [failed] = await published(server, FAILED)
+    assert failed.reason == "quorum_missed"
+    assert [agent.error.kind for agent in failed.agents] == ["unreachable"] * 3
+    assert plan.decided == []
+    assert [one.task_id for one in plan.failed] == ["a"]
+    assert [one.task_id for one in plan.skipped] == ["b"]
+    assert await published(server, COMPLETED) == []
+
+
+async def test_a_role_without_a_council_fails_and_says_so(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:
+    async with replica(own_nats.url, peers) as parts:
+        await until(parts.requests.councils)
+        await parts.requests.delete_council("QA")
+        await server.publish(approved("p1", task("a", role="QA")))
+        [failed] = await until(lambda: published(server, FAILED))
+    assert (failed.reason, failed.detail) == ("no_council", "role QA has no council")
+
+
+async def test_an_unknown_protocol_fails_and_names_the_known(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    async with replica(own_nats.url, peers):
+        await server.publish(approved("p1", msgspec.structs.replace(task("a"), protocol="dice")))
+        [failed] = await until(lambda: published(server, FAILED))
+    assert failed.reason == "error"
+    assert "consensus" in failed.detail
+
+
+async def test_at_the_deadline_the_quorum_decides_and_the_late_answer_is_recorded(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    late: list[events.AgentResult] = []
+
+    def two_of_three(state: Deliberation, job: AgentJob) -> events.AgentResult | None:
+        answer = harness.answers(state, job)
+        if job.agent_id.endswith("003"):
+            assert answer is not None
+            late.append(answer)
+            return None
+        return answer
+
+    peers.executor.answer = two_of_three
+    async with replica(own_nats.url, peers, timeout_seconds=1.5, sweep_seconds=60):
+        await server.publish(approved("p1", task("a")))
+        [completed] = await until(lambda: published(server, COMPLETED))
+        assert [missing.agent_id for missing in completed.missing] == ["agent-DEV-003"]
+        assert 1.4 <= completed.duration_seconds <= 3
+        await server.publish(late[0])
+        [record] = await until(lambda: published(server, "orchestration.result.late"))
+    assert record.agent_id == "agent-DEV-003"
+    assert len(await published(server, COMPLETED)) == 1
+
+
+async def test_silence_until_the_deadline_is_a_failure(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:
+    peers.executor.answer = harness.silent
+    async with replica(own_nats.url, peers, timeout_seconds=1, sweep_seconds=60):
+        await server.publish(approved("p1", task("a")))
+        [failed] = await until(lambda: published(server, FAILED))
+    assert failed.reason == "deadline"
+
+
+async def test_the_sweep_finds_a_deadline_whose_timer_was_lost(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.answer = harness.silent
+    async with replica(own_nats.url, peers, timeout_seconds=1, sweep_seconds=60):
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: peers.executor.calls)
+    await server.js.purge_stream("FLEET_TIMERS")
+    await asyncio.sleep(1)
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        [failed] = await until(lambda: published(server, FAILED))
+    assert failed.reason == "deadline"
+
+
+async def test_an_executor_that_is_away_is_waited_for(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:
+    peers.executor.away = True
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: published(server, "orchestration.deliberation.started"))
+        await asyncio.sleep(0.5)
+        peers.executor.away = False
+        await until(lambda: published(server, COMPLETED))
+    assert len(peers.executor.jobs) == 3
+
+
+async def test_results_that_no_message_brought_are_taken_from_the_executor(
+    own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.orchestrator.sweep.SETTLE", harness.dt.timedelta(0))
+    peers.executor.publishes = False
+    async with replica(own_nats.url, peers):
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: published(server, COMPLETED))
+
+
+async def test_jobs_that_the_executor_lost_are_submitted_again(
+    own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.orchestrator.sweep.SETTLE", harness.dt.timedelta(0))
+    peers.executor.answer = harness.silent
+    async with replica(own_nats.url, peers):
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: peers.executor.calls)
+        peers.executor.answer = harness.answers
+        peers.executor.known.clear()
+        await until(lambda: published(server, COMPLETED))
+    assert peers.executor.calls >= 2
+
+
+async def test_a_task_that_context_does_not_know_breaks_the_deliberation_visibly(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.memory.unknown_tasks = True
+    async with replica(own_nats.url, peers):
+        await server.publish(approved("p1", task("a")))
+        [failed] = await until(lambda: published(server, FAILED))
+    assert failed.reason == "error"
+    assert "has no task a" in failed.detail
+
+
+async def test_a_lost_context_update_is_asked_for(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:
+    async with replica(own_nats.url, peers):
+        await server.publish(approved("p1", task("a"), task("b", "a")))
+        [first] = await until(lambda: published(server, COMPLETED))
+        peers.memory.decisions[first.decision_id] = "kept without a word"
+        await until(lambda: published(server, PLAN_COMPLETED))
+
+
+async def test_approved_plans_that_the_store_lost_are_taken_from_planning_and_decided_once(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.memory.decisions[ids.decision_id(deliberation_id("p1", "a"))] = "decided before the loss"
+    peers.plan_book.plans = [approved("p1", task("a"), task("b", "a"))]
+    async with replica(own_nats.url, peers):
+        [plan] = await until(lambda: published(server, PLAN_COMPLETED))
+    assert plan.decided == ["a", "b"]
+    assert [event.task_id for event in await published(server, COMPLETED)] == ["b"]
+
+
+async def test_garbage_on_each_subject_is_buried_and_work_goes_on(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    subjects = ["planning.plan.approved", "agent.results.t1", "context.updated", "timers.deadline.d1"]
+    async with replica(own_nats.url, peers):
+        for subject in subjects:
+            await server.js.publish(subject, b"\x00\xffnot json")
+        stranger = events.AgentResult(
+            job_id="job-x",
+            deliberation_id="delib-x",
+            task_id="t1",
+            agent_id="agent-DEV-001",
+            role="DEV",
+            phase="propose",
+            attempt=1,
+            status="completed",
+            content="of a deliberation that nobody started",
+        )
+        await server.publish(stranger)
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: published(server, PLAN_COMPLETED))
+        info = await until(lambda: _dead(server, 5))
+    assert sorted(info) == sorted(
+        [
+            "dead.AGENT_RESULTS.orchestrator-results",
+            "dead.AGENT_RESULTS.orchestrator-results",
+            "dead.CONTEXT_EVENTS.orchestrator-updates",
+            "dead.FLEET_TIMERS.orchestrator-deadlines",
+            "dead.PLANNING_EVENTS.orchestrator-plans",
+        ]
+    )
+
+
+async def _dead(server: Bus, count: int) -> list[str]:
+    state = (await server.js.stream_info("DEAD_LETTERS", subjects_filter="dead.>")).state
+    subjects = [subject for subject, many in (state.subjects or {}).items() for _ in range(many)]
+    return subjects if len(subjects) >= count else []
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+def crashing_after(saves: int) -> "harness.Callable[[main.Parts], None]":
+    """Ends the replica right after its `saves`-th successful write of a deliberation: saved, and nothing sent since."""
+
+    def break_it(parts: main.Parts) -> None:
+        bucket = parts.store.deliberations
+        done = 0
+        crashed = asyncio.Event()
+
+        def counting(write):  # type: ignore[no-untyped-def]
+            async def wrapped(*args, **kwargs):  # type: ignore[no-untyped-def]
+                nonlocal done
+                if crashed.is_set():
+                    await asyncio.Event().wait()
+                revision = await write(*args, **kwargs)
+                done += 1
+                if done >= saves:
+                    crashed.set()
+                    await asyncio.Event().wait()
+                return revision
+
+            return wrapped
+
+        bucket.create = counting(bucket.create)  # type: ignore[method-assign]
+        bucket.update = counting(bucket.update)  # type: ignore[method-assign]
+        parts.crashed = crashed  # type: ignore[attr-defined]
+
+    return break_it
+
+
+@pytest.mark.parametrize("saves", range(1, 9))
+async def test_a_crash_right_after_any_save_loses_nothing_and_repeats_no_decision(
+    own_nats: realparts.Nats, server: Bus, peers: Peers, saves: int
+) -> None:
+    async with replica(own_nats.url, peers, sweep_seconds=60, broken=crashing_after(saves)) as parts:
+        await server.publish(approved("p1", task("a")))
+        reached = asyncio.create_task(parts.crashed.wait())  # type: ignore[attr-defined]
+        ended = asyncio.create_task(until(lambda: published(server, PLAN_COMPLETED)))
+        await asyncio.wait({reached, ended}, return_when=asyncio.FIRST_COMPLETED)
+        for one in (reached, ended):
+            one.cancel()
+        await asyncio.gather(reached, ended, return_exceptions=True)
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await until(lambda: published(server, PLAN_COMPLETED), 40)
+    decided = await published(server, COMPLETED)
+    assert len({event.decision.content for event in decided}) == 1
+    assert len(decided) == 1
+    assert len(peers.executor.jobs) == 3
+
+
+async def test_two_replicas_under_load_decide_each_task_once(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    plans = [f"p{number}" for number in range(12)]
+    async with replica(own_nats.url, peers), replica(own_nats.url, peers):
+        for plan_id in plans:
+            await server.publish(approved(plan_id, task("a"), task("b")))
+        await until(lambda: _closed(server, len(plans)), 60)
+    decided = [event.deliberation_id for event in await published(server, COMPLETED)]
+    assert sorted(decided) == sorted(deliberation_id(plan, one) for plan in plans for one in "ab")
+
+
+async def _closed(server: Bus, count: int) -> bool:
+    return len(await published(server, PLAN_COMPLETED)) >= count
+
+
+async def test_what_ended_is_kept_as_a_stub_with_a_time_to_live(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    async with replica(own_nats.url, peers) as parts:
+        await server.publish(approved("p1", task("a")))
+        deliberation = deliberation_id("p1", "a")
+
+        async def retired() -> bool:
+            entry = await parts.store.deliberations.get(state_key(deliberation))
+            return entry is not None and entry.value.retired
+
+        await until(retired)
+        key = f"$KV.deliberations.{state_key(deliberation)}"
+        message = await server.js.get_last_msg("KV_deliberations", key, direct=True)
+        assert message.headers is not None
+        assert message.headers["Nats-TTL"] == f"{45 * 86400}s"
+        for job_id in peers.executor.jobs:
+            message = await server.js.get_last_msg("KV_results", f"$KV.results.{job_id}", direct=True)
+            assert message.headers is not None
+            assert message.headers["Nats-TTL"] == f"{86400}s"
+        with pytest.raises(Conflict):
+            entry = await parts.store.deliberations.get(state_key(deliberation))
+            assert entry is not None
+            await parts.store.deliberations.create(state_key(deliberation), entry.value)

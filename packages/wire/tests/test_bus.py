@@ -1,0 +1,185 @@
+import asyncio
+import datetime as dt
+import re
+
+import pytest
+from conftest import Connect, NatsServer, free_port
+from nats.aio.msg import Msg
+
+from fleet_wire import events, tracing
+from fleet_wire.bus import Bus, connect
+from fleet_wire.errors import Invalid, Unavailable
+
+STORY = events.StoryCreated(story_id="story-1", title="Login", brief="Let people in")
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def count(bus: Bus, stream: str) -> int:
+    return (await bus.js.stream_info(stream)).state.messages
+
+
+def in_(seconds: float) -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=seconds)
+
+
+async def test_an_event_is_stored_with_its_headers(bus: Bus) -> None:
+    sequence = await bus.publish(STORY)
+    stored = await bus.js.get_msg("PLANNING_EVENTS", sequence)
+    assert stored.subject == "planning.story.created"
+    assert events.decode(str(stored.subject), stored.data or b"") == STORY
+    headers = stored.headers or {}
+    assert headers["Nats-Msg-Id"] == headers["ce-id"] == "planning.story.created:story-1"
+    assert headers["ce-type"] == "planning.story.created"
+    assert headers["ce-source"] == "fleet/test"
+    assert headers["ce-subject"] == "story-1"
+    assert headers["ce-specversion"] == "1.0"
+    assert dt.datetime.fromisoformat(headers["ce-time"]).tzinfo is not None
+    assert re.match(r"^00-[0-9a-f]{32}-[0-9a-f]{16}-01$", headers["traceparent"])
+
+
+async def test_the_same_event_twice_is_stored_once(bus: Bus) -> None:
+    assert await bus.publish(STORY) == await bus.publish(STORY)
+    assert await count(bus, "PLANNING_EVENTS") == 1
+
+
+async def test_an_event_belongs_to_the_trace_it_is_published_in(bus: Bus) -> None:
+    with tracing.continued({"traceparent": TRACE}):
+        assert bus.headers(STORY)["traceparent"] == TRACE
+        assert tracing.trace_id() == TRACE[3:35]
+    assert tracing.trace_id() == ""
+
+
+async def test_outside_a_trace_a_repeated_event_starts_the_same_one(bus: Bus) -> None:
+    other = events.StoryCreated(story_id="story-2", title="", brief="")
+    assert bus.headers(STORY)["traceparent"] == bus.headers(STORY)["traceparent"]
+    assert bus.headers(STORY)["traceparent"] != bus.headers(other)["traceparent"]
+
+
+async def test_an_event_published_while_the_server_is_down_arrives_once(bus: Bus, nats_server: NatsServer) -> None:
+    nats_server.kill()
+    publishing = asyncio.create_task(bus.publish(STORY))
+    await asyncio.sleep(0.3)
+    assert not publishing.done()
+    nats_server.start()
+    await asyncio.wait_for(publishing, 10)
+    assert await count(bus, "PLANNING_EVENTS") == 1
+    assert bus.connected
+
+
+async def test_publishing_gives_up_with_unavailable(bus: Bus, nats_server: NatsServer) -> None:
+    nats_server.kill()
+    with pytest.raises(Unavailable, match=r"planning.story.created:story-1 could not be published"):
+        await bus.publish(STORY, timeout=dt.timedelta(seconds=0.2))
+
+
+async def test_publishing_waits_for_a_stream_that_is_not_there_yet(bare_bus: Bus) -> None:
+    from fleet_wire import apply
+
+    publishing = asyncio.create_task(bare_bus.publish(STORY))
+    await asyncio.sleep(0.2)
+    assert not publishing.done()
+    await apply.apply(bare_bus)
+    await asyncio.wait_for(publishing, 5)
+
+
+async def test_core_publish_reaches_the_stream_too(bus: Bus) -> None:
+    chunk = events.TokenChunk(deliberation_id="d", agent_id="a", job_id="j", attempt=1, seq=0, text="x")
+    await bus.publish_core(chunk)
+    await bus.client.flush()
+    stored = await bus.js.get_last_msg("VLLM_STREAMING", "vllm.streaming.d.a")
+    assert events.decode("vllm.streaming.d.a", stored.data or b"") == chunk
+
+
+async def timers(bus: Bus) -> "asyncio.Queue[tuple[float, Msg]]":
+    """Every delivered timer with the moment of its delivery."""
+    queue: asyncio.Queue[tuple[float, Msg]] = asyncio.Queue()
+
+    async def on_message(message: Msg) -> None:
+        queue.put_nowait((asyncio.get_running_loop().time(), message))
+
+    await bus.js.subscribe("timers.deadline.>", cb=on_message, ordered_consumer=True)
+    return queue
+
+
+async def test_a_scheduled_event_comes_at_its_moment(bus: Bus) -> None:
+    queue = await timers(bus)
+    event = events.DeadlineReached(deliberation_id="d1")
+    started = asyncio.get_running_loop().time()
+    await bus.schedule(event, in_(1.3))
+    moment, message = await asyncio.wait_for(queue.get(), 5)
+    assert 1.2 < moment - started < 2.0
+    assert events.decode(message.subject, message.data) == event
+
+
+async def test_a_later_schedule_replaces_the_earlier(bus: Bus) -> None:
+    queue = await timers(bus)
+    event = events.DeadlineReached(deliberation_id="d1")
+    await bus.schedule(event, in_(60))
+    await bus.schedule(event, in_(0.5))
+    await asyncio.wait_for(queue.get(), 5)
+    await asyncio.sleep(0.3)
+    assert queue.empty()
+
+
+async def test_what_was_taken_back_does_not_come(bus: Bus) -> None:
+    queue = await timers(bus)
+    await bus.schedule(events.DeadlineReached(deliberation_id="d1"), in_(0.8))
+    await bus.schedule(events.DeadlineReached(deliberation_id="d2"), in_(0.8))
+    await bus.unschedule("d1")
+    _, message = await asyncio.wait_for(queue.get(), 5)
+    assert message.subject == "timers.deadline.d2"
+    await asyncio.sleep(0.3)
+    assert queue.empty()
+
+
+async def test_a_schedule_survives_the_servers_crash_and_an_overdue_one_comes_at_once(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    await bus.schedule(events.DeadlineReached(deliberation_id="d1"), in_(0.5))
+    nats_server.kill()
+    await asyncio.sleep(0.7)
+    nats_server.start()
+    again = await connect(nats_server.url, "test")
+    queue = await timers(again)
+    _, message = await asyncio.wait_for(queue.get(), 10)
+    assert message.subject == "timers.deadline.d1"
+    await again.close()
+
+
+async def test_taking_back_without_a_server_raises_unavailable(bus: Bus, nats_server: NatsServer) -> None:
+    bus.js._timeout = 0.2
+    nats_server.kill()
+    with pytest.raises(Unavailable, match="the schedule of d1"):
+        await bus.unschedule("d1")
+
+
+async def test_connecting_gives_up_after_its_wait_without_showing_a_password() -> None:
+    with pytest.raises(Unavailable, match="no NATS server answers") as caught:
+        await connect(f"nats://ann:hunter2@127.0.0.1:{free_port()}", "test", wait=dt.timedelta(seconds=0.3))
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_connecting_waits_for_a_server_that_comes_later(nats_server: NatsServer) -> None:
+    nats_server.kill()
+    connecting = asyncio.create_task(connect(nats_server.url, "test"))
+    await asyncio.sleep(0.3)
+    assert not connecting.done()
+    nats_server.start()
+    bus = await asyncio.wait_for(connecting, 10)
+    assert bus.connected
+    await bus.close()
+
+
+async def test_credentials_that_cannot_be_read_are_said_at_once(nats_server: NatsServer) -> None:
+    with pytest.raises(Invalid, match="NATS_CREDS names /nowhere/creds"):
+        await asyncio.wait_for(connect(nats_server.url, "test", creds="/nowhere/creds"), 2)
+
+
+async def test_closed_is_set_when_the_connection_ended_for_good(connected: Connect) -> None:
+    bus = await connected()
+    assert not bus.closed.is_set()
+    await bus.close()
+    await bus.close()
+    await asyncio.wait_for(bus.closed.wait(), 2)
+    with pytest.raises(Unavailable):
+        await bus.publish_core(STORY)
