@@ -216,6 +216,15 @@ async def test_an_unreadable_record_is_named(bus: Bus) -> None:
         await JetStreamBucket(bus, "plans", Record).get("bad")
 
 
+async def test_an_unreadable_record_hides_no_other(bus: Bus) -> None:
+    bucket = JetStreamBucket(bus, "plans", Record)
+    await bucket.create("first", Record(1))
+    await bus.js.publish("$KV.plans.middle", b"\xff{")
+    await bucket.create("last", Record(2))
+    found = await listed(bucket)
+    assert (found["first"], found["last"], found.get("middle")) == (Record(1), Record(2), None)
+
+
 async def all_unavailable(bucket: "Bucket[Record]") -> None:
     calls = (
         bucket.get("a"),

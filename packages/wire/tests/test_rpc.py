@@ -79,6 +79,11 @@ async def test_health_follows_readiness_for_the_server_and_its_service() -> None
             await health_of(channel, "another.Service")
 
 
+async def test_a_server_that_is_not_ready_is_alive() -> None:
+    async with serving(readiness=rpc.Readiness("nats")) as channel:
+        assert await health_of(channel, rpc.ALIVE) == health_pb2.HealthCheckResponse.SERVING
+
+
 async def test_reflection_lists_the_services() -> None:
     async def ask() -> AsyncIterator[Any]:
         yield reflection_pb2.ServerReflectionRequest(list_services="")

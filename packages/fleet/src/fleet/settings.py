@@ -1,7 +1,10 @@
 """Settings that several services of the control plane share; each service adds its own in its folder."""
 
-from fleet_wire.settings import CommonSettings
+from urllib.parse import urlsplit
+
 from pydantic import Field, SecretStr, field_validator
+
+from fleet_wire.settings import CommonSettings
 
 
 class ServiceSettings(CommonSettings):
@@ -24,7 +27,8 @@ class GraphSettings(ServiceSettings):
 
     @field_validator("neo4j_uri")
     @classmethod
-    def _scheme(cls, value: str) -> str:
+    def _bolt_address(cls, value: str) -> str:
         if not value.startswith(("bolt://", "bolt+s://", "bolt+ssc://", "neo4j://", "neo4j+s://", "neo4j+ssc://")):
             raise ValueError("must begin with bolt:// or neo4j:// (or their +s forms)")
+        urlsplit(value).port  # noqa: B018 (asking for it is the check)
         return value

@@ -14,10 +14,13 @@ import msgspec
 import nats.errors
 import nats.js.errors
 import stamina
+import structlog
 from nats.js.api import DeliverPolicy
 
 from fleet_wire.bus import TRANSIENT, Bus, reason_of
 from fleet_wire.errors import Conflict, Invalid, Unavailable
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -54,7 +57,8 @@ class Bucket(Protocol[T]):
         """Removes the record, if there is one."""
 
     def entries(self, prefix: str = "") -> AsyncIterator[Entry[T]]:
-        """All records whose key begins with the prefix, which ends at a dot or is empty."""
+        """All records whose key begins with the prefix, which ends at a dot or is empty. One that cannot be read is logged
+        and left out, so that it hides no other."""
 
 
 class JetStreamBucket(Generic[T]):
@@ -127,7 +131,12 @@ class JetStreamBucket(Generic[T]):
                     remaining = int(message.metadata.num_pending or 0)
                     if not (message.headers and "KV-Operation" in message.headers):
                         key = message.subject[len(self._prefix) :]
-                        yield Entry(key, self._decode(key, message.data), message.metadata.sequence.stream)
+                        try:
+                            value = self._decode(key, message.data)
+                        except Invalid as error:
+                            log.error("record skipped", bucket=self._name, key=key, reason=str(error))
+                            continue
+                        yield Entry(key, value, message.metadata.sequence.stream)
             finally:
                 await subscription.unsubscribe()
         except nats.js.errors.NotFoundError as error:

@@ -40,6 +40,8 @@ SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
+ALIVE = "alive"
+"""The health service's name for a process that answers, ready or not: a restart would not bring back what it waits for."""
 LONGEST_DETAIL = 2000
 """Bytes of an error's text that a status carries: it travels as a header, up to three bytes for one, and headers above
 8 KiB are refused."""
@@ -141,7 +143,8 @@ class _Trace(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc, unused
 async def server(
     address: str, add: Callable[[grpc.aio.Server], None], names: Iterable[str], readiness: Readiness
 ) -> AsyncIterator[int]:
-    """Serves until the block ends, with health (NOT_SERVING until ready) and reflection. Gives the port it listens on.
+    """Serves until the block ends, with health (NOT_SERVING until ready, ALIVE always) and reflection. Gives the port it
+    listens on.
 
     `names` are the full service names; `address` is host:port, port 0 for a free one. Raises Unavailable where it is taken.
     """
@@ -168,6 +171,7 @@ async def server(
             task.add_done_callback(pending.discard)
 
     readiness.listen(on_change)
+    await health_servicer.set(ALIVE, health_pb2.HealthCheckResponse.SERVING)
     await grpc_server.start()
     try:
         yield port

@@ -1,0 +1,113 @@
+"""Hydrated contexts in Valkey. It saves time and nothing else: away, empty or corrupt, the answers stay the same.
+
+All that is held of a story is one Valkey hash, so that one command forgets it. A field is named by the story's birth and version
+and by the request, and the version is read from the graph with every request: what was held of an older version is never
+found again, also where forgetting it failed.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+import valkey.asyncio
+from valkey.exceptions import ResponseError, ValkeyError
+
+from fleet.context import domain
+
+log = structlog.get_logger(__name__)
+
+TTL = dt.timedelta(hours=1)
+ANSWER_SECONDS = 0.5
+PAUSE_SECONDS = 1.0
+"""How long an unreachable server is not asked again, so that no request waits for it more than once."""
+LAYOUT = 1
+"""Goes up with every change of `domain` that gives other blocks for the same facts."""
+
+
+class ContextCache:
+    """Never raises for a server that is away: it logs that once, and once more when the server is back."""
+
+    def __init__(self, url: str) -> None:
+        self._client: valkey.asyncio.Valkey = valkey.asyncio.Valkey.from_url(
+            url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
+        )
+        self._decoder = msgspec.json.Decoder(domain.Context)
+        self._there = True
+        self._quiet_until = 0.0
+
+    async def get(self, story: domain.StoryHead, request: domain.ContextRequest) -> domain.Context | None:
+        """What is held for this request at this version of the story; None for nothing, or for something corrupt."""
+        key = _key(story.story_id)
+        data = await self._answer(key, lambda: self._client.hget(key, _field(story, request)))
+        if data is None:
+            return None
+        try:
+            found = self._decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warning("cache: corrupt context ignored", story_id=story.story_id, error=str(error))
+            return None
+        if found.version != story.version or found.hash != domain.hash_of(found.blocks):
+            log.warning("cache: corrupt context ignored", story_id=story.story_id, error="its hash or version differs")
+            return None
+        return found
+
+    async def put(self, story: domain.StoryHead, request: domain.ContextRequest, context: domain.Context) -> None:
+        """Holds a context until the story changes, at most TTL."""
+        key = _key(story.story_id)
+
+        async def store() -> list[Any]:
+            async with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.hset(key, _field(story, request), msgspec.json.encode(context).decode())
+                pipeline.expire(key, TTL, nx=True)
+                return list(await pipeline.execute())
+
+        await self._answer(key, store)
+
+    async def forget(self, story_id: str) -> None:
+        """Drops all that is held of a story."""
+        key = _key(story_id)
+        await self._answer(key, lambda: self._client.unlink(key))
+
+    async def check(self) -> bool:
+        """Whether the server answers now; logs it where it does not."""
+        return await self._answer("", self._client.ping) is not None
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _answer(self, key: str, ask: Callable[[], Any]) -> Any:
+        """What `ask` awaits from the server, or None where there is no answer."""
+        clock = asyncio.get_running_loop().time
+        if clock() < self._quiet_until:
+            return None
+        try:
+            answer = await ask()
+            if not self._there:
+                log.info("cache: reachable again")
+                self._there = True
+        except ResponseError as error:
+            log.warning("cache: refused, the key is dropped", key=key, error=str(error))
+            with contextlib.suppress(ValkeyError, OSError, asyncio.TimeoutError):
+                await self._client.unlink(key)
+            return None
+        except (TimeoutError, ValkeyError, OSError) as error:
+            self._quiet_until = clock() + PAUSE_SECONDS
+            if self._there:
+                log.warning(
+                    "cache: unreachable, contexts come from the graph", error=str(error) or type(error).__name__
+                )
+                self._there = False
+            return None
+        return answer
+
+
+def _key(story_id: str) -> str:
+    return f"fleet:context:{LAYOUT}:{story_id}"
+
+
+def _field(story: domain.StoryHead, request: domain.ContextRequest) -> str:
+    return f"{story.born}:{story.version}:{domain.fingerprint(request)}"

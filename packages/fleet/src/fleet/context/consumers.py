@@ -1,0 +1,23 @@
+"""Events in. What cannot be read or is not expected here goes to DEAD_LETTERS, and the consumer goes on."""
+
+from fleet.bolt import Graph
+from fleet.context import handlers
+from fleet.context.cache import ContextCache
+from fleet.context.graph import Turns
+from fleet_wire import events
+from fleet_wire.consumer import Handler
+
+EXPECTED: dict[str, tuple[type[handlers.Remembered], ...]] = {
+    "context-planning": (events.StoryCreated, events.StoryTransitioned, events.PlanApproved),
+    "context-decisions": (events.DeliberationCompleted,),
+}
+"""By consumer, as named in `fleet_wire.topology.CONSUMERS`: the events it takes."""
+
+
+def handler(durable: str, memory: Graph, turns: Turns, cache: ContextCache, publish: handlers.Publish) -> Handler:
+    """What the consumer does with an event."""
+
+    async def handle(event: events.Event) -> None:
+        await handlers.remember(handlers.remembered(event, *EXPECTED[durable]), memory, turns, cache, publish)
+
+    return handle

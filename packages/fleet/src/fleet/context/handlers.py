@@ -1,0 +1,69 @@
+"""The use cases of the memory, their ports as arguments."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from fleet.bolt import Graph
+from fleet.context import domain, graph, reading
+from fleet.context.cache import ContextCache
+from fleet.deliberation.plan_tasks import tasks_of
+from fleet_wire import events
+from fleet_wire.errors import Invalid
+
+log = structlog.get_logger(__name__)
+
+Publish = Callable[[events.Event], Awaitable[object]]
+Remembered = events.StoryCreated | events.StoryTransitioned | events.PlanApproved | events.DeliberationCompleted
+
+
+async def remember(event: Remembered, memory: Graph, turns: graph.Turns, cache: ContextCache, publish: Publish) -> None:
+    """Writes an event to the graph, makes what the cache held of its story stale, and publishes `context.updated`.
+
+    An event that comes again writes nothing and publishes the same `context.updated`, under the same message id: what a crash
+    between the write and the publication left out is made good. Another content under a known id is kept out, with a
+    warning. Raises Unavailable while the graph or NATS is away, Invalid for an event that contradicts itself.
+    """
+    domain.check_event(event)
+    names = {"story_id": event.story_id, "plan_id": "", "deliberation_id": ""}
+    changed = [event.story_id] if event.story_id else []
+    if isinstance(event, events.PlanApproved):
+        names["plan_id"] = event.plan_id
+        changed += [event.plan_id, *(domain.task_key(event.plan_id, task.task_id) for task in tasks_of(event))]
+    elif isinstance(event, events.DeliberationCompleted):
+        names |= {"plan_id": event.plan_id, "deliberation_id": event.deliberation_id}
+        changed += [event.deliberation_id, event.decision_id]
+        changed += [domain.proposal_key(event.deliberation_id, entry.agent_id) for entry in event.ranking]
+    async with turns.of(event.story_id or event.message_id()):
+        recorded = await graph.record(memory, event, event.story_id, born=uuid.uuid4().hex)
+    if not recorded.same:
+        log.warning("another content under a known id was kept out", event_id=event.message_id(), **names)
+        return
+    kind = event.TYPE.split(".", 1)[1]
+    log.info(f"{kind} recorded", new=recorded.new, version=recorded.version, **names)
+    if event.story_id:
+        await cache.forget(event.story_id)
+    await publish(domain.update_of(changed, recorded.version, **names))
+
+
+async def get_context(
+    request: domain.ContextRequest, memory: Graph, cache: ContextCache
+) -> tuple[domain.Context, bool]:
+    """The context, and whether the cache held it. Raises as `reading.facts` and `domain.hydrated` say."""
+    head = await reading.head(memory, request.story_id)
+    held = await cache.get(head, request) if head else None
+    if held is not None:
+        return held, True
+    facts = await reading.facts(memory, request)
+    context = domain.hydrated(request, facts)
+    await cache.put(facts.head, request, context)
+    return context, False
+
+
+def remembered(event: events.Event, *kinds: type[Remembered]) -> Remembered:
+    """The event, if it is one of these kinds; raises Invalid otherwise."""
+    for kind in kinds:
+        if isinstance(event, kind):
+            return event
+    raise Invalid(f"{event.TYPE} is nothing that the memory records from this subject")

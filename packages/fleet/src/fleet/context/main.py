@@ -1,0 +1,103 @@
+"""The context service: here its parts are wired, started and watched."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from fleet.bolt import Graph, rows
+from fleet.context import consumers
+from fleet.context.cache import ContextCache
+from fleet.context.graph import SCHEMA, Turns
+from fleet.context.server import NAME, ContextService
+from fleet.context.settings import ContextSettings
+from fleet_wire import apply, logs, rpc, service, topology
+from fleet_wire import bus as wire_bus
+from fleet_wire.consumer import DurableConsumer
+from fleet_wire.errors import Unavailable
+from fleet_wire.gen.context.v1 import context_pb2_grpc
+from fleet_wire.settings import exit_with, load_or_exit
+
+log = structlog.get_logger(__name__)
+
+STREAMS = ("PLANNING_EVENTS", "ORCHESTRATOR_EVENTS", "CONTEXT_EVENTS", "DEAD_LETTERS")
+CHECK_SECONDS = 2.0
+"""Between two looks at the graph and the cache."""
+
+
+def main() -> int:
+    """Runs until a signal. Exit code 0 then, 1 when something failed, 2 for a bad setting."""
+    settings = load_or_exit(ContextSettings)
+    logs.configure("context", settings.log_level, settings.log_format)
+
+    async def serve_until_told() -> bool:
+        stop = asyncio.Event()
+        service.stop_on_signals(stop)
+        return await serve(settings, stop)
+
+    try:
+        return service.run(serve_until_told)
+    except Unavailable as error:
+        exit_with(f"context ends: {error}", 1)
+
+
+async def serve(settings: ContextSettings, stop: asyncio.Event) -> bool:
+    """Serves until `stop`; answers whether all was well. Raises Unavailable where the port is taken."""
+    readiness = rpc.Readiness("streams", "graph", *consumers.EXPECTED)
+    graph = Graph(settings)
+    cache = ContextCache(settings.valkey_url.get_secret_value())
+    servicer = ContextService(readiness, graph, cache)
+
+    def add(server: Any) -> None:
+        context_pb2_grpc.add_ContextServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call, unused-ignore]
+
+    try:
+        async with rpc.server(f"{settings.bind_host}:{settings.grpc_port}", add, [NAME], readiness) as port:
+            log.info("context serves", port=port)
+            readiness.report("streams", f"no NATS server answers at {settings.nats_url} yet")
+            bus = await service.or_stop(wire_bus.connect(settings.nats_url, "context", settings.nats_creds), stop)
+            if bus is None:
+                return True
+            try:
+                return await service.supervise(_loops(readiness, graph, cache, bus, stop), stop)
+            finally:
+                await bus.close()
+    finally:
+        await cache.close()
+        await graph.close()
+
+
+def _loops(
+    readiness: rpc.Readiness, graph: Graph, cache: ContextCache, bus: wire_bus.Bus, stop: asyncio.Event
+) -> dict[str, Coroutine[Any, Any, Any]]:
+    prepared = asyncio.Event()
+    turns = Turns()
+
+    async def consume(durable: str) -> None:
+        """Begins when the streams and the graph are there."""
+        await service.or_stop(apply.wait_for(bus, STREAMS, readiness.reporter("streams")), stop)
+        if not stop.is_set():
+            readiness.report("streams", None)
+            await service.or_stop(prepared.wait(), stop)
+        handler = consumers.handler(durable, graph, turns, cache, bus.publish)
+        await DurableConsumer(bus, topology.CONSUMERS[durable], handler, readiness.reporter(durable)).run(stop)
+
+    async def check_graph() -> None:
+        try:
+            if prepared.is_set():
+                await graph.read(lambda tx: rows(tx, "RETURN 1 AS one"))
+            else:
+                await graph.prepare(SCHEMA)
+                prepared.set()
+        except Unavailable as error:
+            readiness.report("graph", str(error))
+        else:
+            readiness.report("graph", None)
+        await cache.check()
+
+    return {
+        "nats": service.until_closed(bus.closed, stop),
+        "graph": service.every(CHECK_SECONDS, check_graph, stop),
+        **{durable: consume(durable) for durable in consumers.EXPECTED},
+    }

@@ -1,0 +1,258 @@
+"""The memory in the graph database: what requests read."""
+
+import base64
+import dataclasses
+import datetime as dt
+from typing import Any
+
+import msgspec
+import neo4j
+
+from fleet.bolt import Graph, rows
+from fleet.context import domain
+from fleet_wire import events, ids
+from fleet_wire.errors import Invalid, NotFound, Unavailable
+
+READINGS = 5
+"""How often a request is read anew because its story was written meanwhile."""
+
+_HEAD = "MATCH (s:Story {story_id: $story_id}) RETURN s.born AS born, s.version AS version"
+_STORY = "MATCH (s:Story {story_id: $story_id}) RETURN s"
+_PLAN = "MATCH (p:Plan {plan_id: $plan_id}) RETURN p"
+_TASK = "MATCH (t:Task {key: $key}) RETURN t"
+_REQUIRED = "UNWIND $required AS id MATCH (c:Decision {decision_id: id}) WHERE c.decided_at IS NOT NULL RETURN c"
+_DEPENDED_ON = """
+MATCH (t:Task {key: $key})-[:DEPENDS_ON]->(:Task)-[:DELIBERATED_IN]->(:Deliberation)-[:DECIDED]->(c:Decision)
+RETURN c"""
+_VISIBLE = """
+MATCH (s:Story {story_id: $story_id})-[:HAS_PLAN]->(:Plan)-[:HAS_TASK]->(:Task)
+      -[:DELIBERATED_IN]->(:Deliberation)-[:DECIDED]->(c:Decision)
+WHERE c.role IN $roles
+RETURN c"""
+_DECISION = "MATCH (c:Decision {decision_id: $decision_id}) WHERE c.decided_at IS NOT NULL RETURN c"
+_DELIBERATION = "MATCH (d:Deliberation {deliberation_id: $deliberation_id}) RETURN d.missing AS missing"
+_PROPOSALS = """
+MATCH (d:Deliberation {deliberation_id: $deliberation_id})-[:HAS_PROPOSAL]->(p:Proposal)
+RETURN p ORDER BY p.rank, p.agent_id"""
+_DISSENT = """
+MATCH (p:Proposal)-[r:DISSENTS_FROM]->(c:Decision {decision_id: $decision_id})
+RETURN p.agent_id AS agent_id, r.content AS content ORDER BY p.rank, p.agent_id"""
+_BASED_ON = """
+MATCH (c:Decision {decision_id: $decision_id})-[:BASED_ON]->(b:Decision)
+RETURN b.decision_id AS id ORDER BY b.decision_id"""
+_SEARCH = """
+MATCH (c:Decision)
+WHERE c.decided_at IS NOT NULL
+  AND ($story_id = '' OR c.story_id = $story_id)
+  AND ($plan_id = '' OR c.plan_id = $plan_id)
+  AND ($role = '' OR c.role = $role)
+  AND ($before = '' OR c.decided_at < $before OR (c.decided_at = $before AND c.decision_id > $after))
+  AND all(word IN $words WHERE c.words CONTAINS word)
+RETURN c ORDER BY c.decided_at DESC, c.decision_id LIMIT $count"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    agent_id: str
+    rank: int
+    score: float
+    checks: tuple[events.Check, ...]
+    content: str
+    content_cut: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """A decision with what it was chosen from. Titles are empty for an ad-hoc one, or before its plan has arrived."""
+
+    decision: domain.Decision
+    proposals: tuple[Proposal, ...]
+    dissent: tuple[events.Dissent, ...]
+    missing: tuple[events.MissingAgent, ...]
+    based_on: tuple[str, ...]
+    story_title: str
+    task_title: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What to look for; made by `searched`. `before` and `after` are the last decision of the page before."""
+
+    words: tuple[str, ...]
+    story_id: str
+    plan_id: str
+    role: str
+    page_size: int
+    before: str = ""
+    after: str = ""
+
+
+def search_of(query: str, story_id: str, plan_id: str, role: str, page_size: int, page_token: str) -> Search:
+    """The search; raises Invalid naming the first field that is wrong."""
+    for field, value in (("story_id", story_id), ("plan_id", plan_id)):
+        if value:
+            ids.check_id(field, value)
+    if role:
+        ids.check_role("role", role)
+    if not 0 <= page_size <= 500:
+        raise Invalid(f"page_size must be from 1 to 500, or 0 for 50, not {page_size}")
+    before, after = _position(page_token) if page_token else ("", "")
+    words = tuple(sorted(set(domain.searched(query).split())))
+    return Search(words, story_id, plan_id, role, page_size or 50, before, after)
+
+
+async def head(graph: Graph, story_id: str) -> domain.StoryHead | None:
+    """The story's version; None for a story that no event has named yet."""
+    return await graph.read(lambda tx: _head(tx, story_id))
+
+
+async def facts(graph: Graph, request: domain.ContextRequest) -> domain.Facts:
+    """What the graph holds for a request, all of one version of the story.
+
+    Raises Unavailable until the plan and the required decisions are there, or while the story is written without a pause;
+    NotFound for a task that the plan does not have; Invalid for a plan or decision of another story.
+    """
+    for _ in range(READINGS):
+        found = await graph.read(lambda tx: _facts(tx, request))
+        if found is not None:
+            return found
+    raise Unavailable(f"story {request.story_id} is being written: try again")
+
+
+async def explain(graph: Graph, decision_id: str) -> Explanation:
+    """Raises NotFound for an unknown decision."""
+    return await graph.read(lambda tx: _explain(tx, decision_id))
+
+
+async def search(graph: Graph, wanted: Search) -> tuple[list[domain.Decision], str]:
+    """A page of decisions, newest first, and the token of the next; empty after the last.
+
+    The token names a place, not a number: decisions that come meanwhile neither repeat nor hide others.
+    """
+    values: dict[str, Any] = {
+        **dataclasses.asdict(wanted),
+        "words": list(wanted.words),
+        "count": wanted.page_size + 1,
+    }
+    del values["page_size"]
+    found = await graph.read(lambda tx: rows(tx, _SEARCH, **values))
+    page = [_decision(row["c"]) for row in found[: wanted.page_size]]
+    if len(found) <= wanted.page_size:
+        return page, ""
+    last = found[wanted.page_size - 1]["c"]
+    return page, _token(last["decided_at"], last["decision_id"])
+
+
+async def _head(tx: neo4j.AsyncManagedTransaction, story_id: str) -> domain.StoryHead | None:
+    found = await rows(tx, _HEAD, story_id=story_id)
+    return domain.StoryHead(story_id, found[0]["born"], found[0]["version"]) if found else None
+
+
+async def _facts(tx: neo4j.AsyncManagedTransaction, request: domain.ContextRequest) -> domain.Facts | None:
+    """None where the story was written between the first and the last reading: then parts may be of two versions."""
+    before = await _head(tx, request.story_id)
+    plans = await rows(tx, _PLAN, plan_id=request.plan_id)
+    if not plans or plans[0]["p"].get("plan_version") is None:
+        raise Unavailable(f"plan {request.plan_id} is not in the graph yet")
+    owner = plans[0]["p"]["story_id"]
+    if owner != request.story_id:
+        raise Invalid(f"story_id: plan {request.plan_id} belongs to story {owner}, not to {request.story_id}")
+    key = domain.task_key(request.plan_id, request.task_id)
+    tasks = await rows(tx, _TASK, key=key)
+    if not tasks or tasks[0]["t"].get("title") is None:
+        raise NotFound(f"plan {request.plan_id} has no task {request.task_id}")
+    required = _decisions(await rows(tx, _REQUIRED, required=list(request.required)))
+    missing = sorted(set(request.required) - {decision.decision_id for decision in required})
+    if missing:
+        raise Unavailable(f"not in the graph yet: {', '.join(missing)}")
+    for decision in required:
+        if decision.story_id != request.story_id:
+            raise Invalid(
+                f"required_decision_ids: {decision.decision_id} is not a decision of story {request.story_id}"
+            )
+    depended_on = _decisions(await rows(tx, _DEPENDED_ON, key=key))
+    roles = sorted(domain.VISIBLE_ROLES[request.role])
+    visible = _decisions(await rows(tx, _VISIBLE, story_id=request.story_id, roles=roles))
+    [story] = await rows(tx, _STORY, story_id=request.story_id)
+    after = await _head(tx, request.story_id)
+    if before is None or before != after:
+        return None
+    return domain.Facts(
+        head=before,
+        story=_story(story["s"]),
+        task=_task(tasks[0]["t"]),
+        required=required,
+        depended_on=depended_on,
+        visible=visible,
+    )
+
+
+async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Explanation:
+    found = await rows(tx, _DECISION, decision_id=decision_id)
+    if not found:
+        raise NotFound(f"there is no decision {decision_id}")
+    decision = _decision(found[0]["c"])
+    deliberation = {"deliberation_id": decision.deliberation_id}
+    [record] = await rows(tx, _DELIBERATION, **deliberation)
+    story = await rows(tx, _STORY, story_id=decision.story_id)
+    task = await rows(tx, _TASK, key=domain.task_key(decision.plan_id, decision.task_id))
+    return Explanation(
+        decision=decision,
+        proposals=tuple(_proposal(row["p"]) for row in await rows(tx, _PROPOSALS, **deliberation)),
+        dissent=tuple(
+            events.Dissent(agent_id=row["agent_id"], content=row["content"])
+            for row in await rows(tx, _DISSENT, decision_id=decision_id)
+        ),
+        missing=msgspec.json.decode(record["missing"], type=tuple[events.MissingAgent, ...]),
+        based_on=tuple(row["id"] for row in await rows(tx, _BASED_ON, decision_id=decision_id)),
+        story_title=story[0]["s"].get("title") or "" if story else "",
+        task_title=task[0]["t"].get("title") or "" if task else "",
+    )
+
+
+def _decisions(found: list[dict[str, Any]]) -> tuple[domain.Decision, ...]:
+    return tuple(_decision(row["c"]) for row in found)
+
+
+def _decision(node: dict[str, Any]) -> domain.Decision:
+    fields = {field.name: node[field.name] for field in dataclasses.fields(domain.Decision)}
+    return domain.Decision(**{**fields, "decided_at": dt.datetime.fromisoformat(node["decided_at"])})
+
+
+def _story(node: dict[str, Any]) -> domain.Story:
+    return domain.Story(node["story_id"], node["title"], node["brief"], tuple(node["acceptance"]))
+
+
+def _task(node: dict[str, Any]) -> domain.Task:
+    return domain.Task(
+        plan_id=node["plan_id"],
+        task_id=node["task_id"],
+        title=node["title"],
+        description=node["description"],
+        requirements=tuple(node["requirements"]),
+        acceptance=tuple(node["acceptance"]),
+    )
+
+
+def _proposal(node: dict[str, Any]) -> Proposal:
+    return Proposal(
+        agent_id=node["agent_id"],
+        rank=node["rank"],
+        score=node["score"],
+        checks=msgspec.json.decode(node["checks"], type=tuple[events.Check, ...]),
+        content=node["content"],
+        content_cut=node["content_cut"],
+    )
+
+
+def _token(decided_at: str, decision_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{decided_at}|{decision_id}".encode()).decode()
+
+
+def _position(token: str) -> tuple[str, str]:
+    try:
+        before, after = base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii").split("|")
+        dt.datetime.strptime(before, "%Y-%m-%dT%H:%M:%S.%fZ")
+        return before, ids.check_id("page_token", after)
+    except (ValueError, Invalid) as error:
+        raise Invalid("page_token must be empty or the next_page_token of an answer before") from error

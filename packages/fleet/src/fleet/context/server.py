@@ -1,0 +1,123 @@
+"""gRPC in: requests to values, values to answers."""
+
+import datetime as dt
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from fleet.bolt import Graph
+from fleet.context import domain, handlers, reading
+from fleet.context.cache import ContextCache
+from fleet_wire import ids
+from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
+from fleet_wire.rpc import Readiness
+
+NAME = context_pb2.DESCRIPTOR.services_by_name["ContextService"].full_name
+
+
+class ContextService(context_pb2_grpc.ContextServiceServicer):
+    """Every call is UNAVAILABLE with the reason while the service is not ready."""
+
+    def __init__(self, readiness: Readiness, memory: Graph, cache: ContextCache) -> None:
+        self._readiness = readiness
+        self._memory = memory
+        self._cache = cache
+
+    async def GetContext(  # type: ignore[override, unused-ignore]
+        self, request: context_pb2.GetContextRequest, context: Any
+    ) -> context_pb2.GetContextResponse:
+        wanted = domain.checked(
+            request.story_id,
+            request.plan_id,
+            request.task_id,
+            request.role,
+            request.phase,
+            request.token_budget,
+            request.required_decision_ids,
+        )
+        self._readiness.require()
+        found, from_cache = await handlers.get_context(wanted, self._memory, self._cache)
+        return context_pb2.GetContextResponse(
+            blocks=[
+                context_pb2.ContextBlock(
+                    kind=block.kind,
+                    source_id=block.source_id,
+                    title=block.title,
+                    text=block.text,
+                    tokens=block.tokens,
+                )
+                for block in found.blocks
+            ],
+            tokens=found.tokens,
+            omitted=found.omitted,
+            version=found.version,
+            hash=found.hash,
+            from_cache=from_cache,
+        )
+
+    async def ExplainDecision(  # type: ignore[override, unused-ignore]
+        self, request: context_pb2.ExplainDecisionRequest, context: Any
+    ) -> context_pb2.ExplainDecisionResponse:
+        ids.check_id("decision_id", request.decision_id)
+        self._readiness.require()
+        found = await reading.explain(self._memory, request.decision_id)
+        return context_pb2.ExplainDecisionResponse(
+            decision=_decision(found.decision),
+            proposals=[_proposal(proposal) for proposal in found.proposals],
+            dissent=[context_pb2.Dissent(agent_id=entry.agent_id, content=entry.content) for entry in found.dissent],
+            missing=[context_pb2.MissingAgent(agent_id=entry.agent_id, reason=entry.reason) for entry in found.missing],
+            based_on=found.based_on,
+            story_title=found.story_title,
+            task_title=found.task_title,
+        )
+
+    async def SearchDecisions(  # type: ignore[override, unused-ignore]
+        self, request: context_pb2.SearchDecisionsRequest, context: Any
+    ) -> context_pb2.SearchDecisionsResponse:
+        wanted = reading.search_of(
+            request.query, request.story_id, request.plan_id, request.role, request.page_size, request.page_token
+        )
+        self._readiness.require()
+        decisions, token = await reading.search(self._memory, wanted)
+        return context_pb2.SearchDecisionsResponse(
+            decisions=[_decision(decision) for decision in decisions], next_page_token=token
+        )
+
+
+def _decision(decision: domain.Decision) -> context_pb2.Decision:
+    return context_pb2.Decision(
+        decision_id=decision.decision_id,
+        deliberation_id=decision.deliberation_id,
+        story_id=decision.story_id,
+        plan_id=decision.plan_id,
+        task_id=decision.task_id,
+        role=decision.role,
+        protocol=decision.protocol,
+        winner=decision.winner,
+        title=decision.title,
+        content=decision.content,
+        rationale=decision.rationale,
+        score=decision.score,
+        margin=decision.margin,
+        decided_at=_timestamp(decision.decided_at),
+    )
+
+
+def _proposal(proposal: reading.Proposal) -> context_pb2.Proposal:
+    return context_pb2.Proposal(
+        agent_id=proposal.agent_id,
+        rank=proposal.rank,
+        score=proposal.score,
+        checks=[
+            context_pb2.Check(name=check.name, status=check.status, score=check.score or 0, detail=check.detail)
+            for check in proposal.checks
+        ],
+        content=proposal.content,
+        content_cut=proposal.content_cut,
+    )
+
+
+def _timestamp(moment: dt.datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

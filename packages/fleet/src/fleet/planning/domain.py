@@ -1,0 +1,261 @@
+"""The rules of stories and plans, on plain values: what may be proposed, and which state follows which.
+
+    proposed ──approve──▶ approved ──complete──▶ completed
+        └─────reject────▶ rejected
+
+Limits, in characters unless said otherwise. They keep texts readable and prompts finite; that a whole plan fits into its
+event (MAX_MESSAGE_BYTES of JSON) is checked beside them, when it is proposed.
+"""
+
+import dataclasses
+import datetime as dt
+import graphlib
+import re
+from collections.abc import Sequence
+from typing import Literal, cast, get_args
+
+import msgspec
+
+from fleet_wire import events
+from fleet_wire.errors import Invalid, Precondition
+from fleet_wire.ids import check_id, check_role
+
+PlanState = Literal["proposed", "approved", "rejected", "completed"]
+PLAN_STATES: tuple[PlanState, ...] = get_args(PlanState)
+PHASES: tuple[events.StoryPhase, ...] = get_args(events.StoryPhase)
+
+MAX_TITLE = 200
+MAX_BRIEF = 20_000
+MAX_DESCRIPTION = 20_000
+MAX_ITEM = 2_000
+MAX_ITEMS = 50
+MAX_TASKS = 64
+MAX_PERSON = 200
+MAX_REASON = 2_000
+APPROVAL_BYTES = 6 * MAX_PERSON + 64
+"""What the version and an approval may add to the event of a plan: a name at JSON's longest (\\u0000), and digits."""
+
+Task = events.PlanTask
+
+_PROTOCOL = re.compile(r"[a-z_]{1,32}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Story:
+    """What the team wants. `actor` is who asked, for the record."""
+
+    story_id: str
+    title: str
+    brief: str
+    acceptance: tuple[str, ...]
+    phase: events.StoryPhase
+    actor: str
+    created_at: dt.datetime
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What two requests under one request_id must share."""
+        return (self.title, self.brief, self.acceptance, self.phase)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a story is to be done. `story` is as it was when the plan was proposed; `version` counts the story's plans
+    from 1; `decided_…` tell of the approval or rejection."""
+
+    plan_id: str
+    story: Story
+    version: int
+    roles: tuple[events.Role, ...]
+    tasks: tuple[Task, ...]
+    proposed_at: dt.datetime
+    state: PlanState = "proposed"
+    decided_by: str = ""
+    decided_at: dt.datetime | None = None
+    reject_reason: str = ""
+    completed_at: dt.datetime | None = None
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What two requests under one request_id must share."""
+        return (self.story.story_id, self.roles, self.tasks)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanSummary:
+    plan_id: str
+    version: int
+    state: PlanState
+    proposed_at: dt.datetime
+
+
+@dataclasses.dataclass(frozen=True)
+class StoryWithPlans:
+    """A story and its plans, oldest first."""
+
+    story: Story
+    plans: tuple[PlanSummary, ...] = ()
+
+
+def new_story(
+    story_id: str, title: str, brief: str, acceptance: Sequence[str], phase: str, actor: str, now: dt.datetime
+) -> Story:
+    """A story; raises Invalid naming the field that is wrong. An empty phase is `build`."""
+    _text("title", title, MAX_TITLE, needed=True)
+    _text("brief", brief, MAX_BRIEF)
+    _items("acceptance", acceptance)
+    _text("actor", actor, MAX_PERSON)
+    chosen = phase or "build"
+    if chosen not in PHASES:
+        raise Invalid(f"phase must be one of {', '.join(PHASES)}, or empty for build, not {phase[:80]!r}")
+    return Story(story_id, title, brief, tuple(acceptance), chosen, actor, now)
+
+
+def new_plan(plan_id: str, story: Story, roles: Sequence[str], tasks: Sequence[Task], now: dt.datetime) -> Plan:
+    """A proposed plan, its version yet to be counted; raises Invalid naming the field that is wrong."""
+    check_roles_and_tasks(roles, tasks)
+    checked = tuple(cast(events.Role, role) for role in roles)
+    plan = Plan(plan_id, story, 1, checked, tuple(tasks), later(now, story.created_at))
+    # The version and the approval are not known yet: both have their room in APPROVAL_BYTES.
+    size = len(msgspec.json.encode(approved_event(dataclasses.replace(plan, decided_at=now))))
+    if size + APPROVAL_BYTES > events.MAX_MESSAGE_BYTES:
+        raise Invalid(
+            f"tasks are too long: the plan and its story take {size} bytes of JSON, and"
+            f" {events.MAX_MESSAGE_BYTES - APPROVAL_BYTES} is the limit; shorten or split the plan"
+        )
+    return plan
+
+
+def check_roles_and_tasks(roles: Sequence[str], tasks: Sequence[Task]) -> None:
+    """Raises Invalid naming the field that is wrong."""
+    if not roles and not tasks:
+        raise Invalid("tasks must hold at least one task, or roles at least one role")
+    for index, role in enumerate(roles):
+        check_role(f"roles[{index}]", role)
+    _distinct("roles", roles)
+    if len(tasks) > MAX_TASKS:
+        raise Invalid(f"tasks holds {len(tasks)} tasks, above the limit of {MAX_TASKS}")
+    for index, task in enumerate(tasks):
+        _check_task(f"tasks[{index}]", task)
+    _distinct("task_id", [task.task_id for task in tasks])
+    unused = [role for role in roles if tasks and role not in {task.role for task in tasks}]
+    if unused:
+        raise Invalid(f"roles names {', '.join(unused)}, but no task has that role: add one, or leave roles empty")
+    _check_order(tasks)
+
+
+def approve(plan: Plan, by: str, now: dt.datetime) -> Plan:
+    """The plan as approved; raises Precondition where it is not proposed."""
+    _text("approved_by", by, MAX_PERSON, needed=True)
+    _must_be_proposed(plan)
+    return dataclasses.replace(plan, state="approved", decided_by=by, decided_at=later(now, plan.proposed_at))
+
+
+def reject(plan: Plan, by: str, reason: str, now: dt.datetime) -> Plan:
+    """The plan as rejected; raises Precondition where it is not proposed."""
+    _text("rejected_by", by, MAX_PERSON, needed=True)
+    _text("reason", reason, MAX_REASON, needed=True)
+    _must_be_proposed(plan)
+    return dataclasses.replace(
+        plan, state="rejected", decided_by=by, decided_at=later(now, plan.proposed_at), reject_reason=reason
+    )
+
+
+def complete(plan: Plan, story_id: str, now: dt.datetime) -> Plan:
+    """The plan as completed; the same where it is already. Raises Precondition where it was never approved."""
+    if plan.story.story_id != story_id:
+        raise Invalid(f"story_id of {plan.plan_id} is {plan.story.story_id}, not {story_id}")
+    if plan.state == "completed":
+        return plan
+    if plan.state != "approved":
+        raise Precondition(f"plan {plan.plan_id} is {plan.state}, not approved, and cannot be completed")
+    return dataclasses.replace(plan, state="completed", completed_at=now)
+
+
+def created_event(story: Story) -> events.StoryCreated:
+    """What is published of a new story."""
+    return events.StoryCreated(story_id=story.story_id, title=story.title, brief=story.brief)
+
+
+def approved_event(plan: Plan) -> events.PlanApproved:
+    """What is published of an approved plan."""
+    assert plan.decided_at is not None, "an approved plan has the time of its approval"
+    story = plan.story
+    return events.PlanApproved(
+        story_id=story.story_id,
+        story=events.StoryText(
+            title=story.title, brief=story.brief, acceptance=list(story.acceptance), phase=story.phase
+        ),
+        plan_id=plan.plan_id,
+        plan_version=plan.version,
+        approved_by=plan.decided_by,
+        approved_at=plan.decided_at,
+        roles=list(plan.roles),
+        tasks=list(plan.tasks),
+    )
+
+
+def check_plan_state(field: str, value: str) -> PlanState | None:
+    """The state, None for an empty value; raises Invalid naming the field otherwise."""
+    if value and value not in PLAN_STATES:
+        raise Invalid(f"{field} must be one of {', '.join(PLAN_STATES)}, or empty, not {value[:80]!r}")
+    return cast(PlanState, value) or None
+
+
+def later(now: dt.datetime, than: dt.datetime) -> dt.datetime:
+    """Now, or a microsecond after what came before it: the clocks of two replicas may differ, the order must not."""
+    return max(now, than + dt.timedelta(microseconds=1))
+
+
+def _must_be_proposed(plan: Plan) -> None:
+    if plan.state != "proposed":
+        raise Precondition(f"plan {plan.plan_id} is {plan.state}, not proposed")
+
+
+def _check_task(field: str, task: Task) -> None:
+    check_id(f"{field}.task_id", task.task_id)
+    _text(f"{field}.title", task.title, MAX_TITLE, needed=True)
+    _text(f"{field}.description", task.description, MAX_DESCRIPTION)
+    check_role(f"{field}.role", task.role)
+    _items(f"{field}.requirements", task.requirements)
+    _items(f"{field}.acceptance", task.acceptance)
+    _distinct(f"{field}.depends_on", task.depends_on)
+    if task.protocol is not None and not _PROTOCOL.fullmatch(task.protocol):
+        raise Invalid(f"{field}.protocol must match [a-z_]{{1,32}}, or be empty, not {task.protocol[:80]!r}")
+
+
+def _check_order(tasks: Sequence[Task]) -> None:
+    known = {task.task_id for task in tasks}
+    for index, task in enumerate(tasks):
+        for wanted in task.depends_on:
+            if wanted not in known:
+                raise Invalid(f"tasks[{index}].depends_on names {wanted[:80]!r}, which is no task of this plan")
+    try:
+        graphlib.TopologicalSorter({task.task_id: task.depends_on for task in tasks}).prepare()
+    except graphlib.CycleError as error:
+        # The sorter lists each task before the one that waits for it; read backwards it follows depends_on.
+        raise Invalid(
+            f"tasks wait for each other in a cycle of depends_on: {' → '.join(error.args[1][::-1])}"
+        ) from error
+
+
+def _text(field: str, value: str, limit: int, needed: bool = False) -> None:
+    if needed and not value.strip():
+        raise Invalid(f"{field} must not be empty")
+    if len(value) > limit:
+        raise Invalid(f"{field} has {len(value)} characters, above the limit of {limit}")
+
+
+def _items(field: str, values: Sequence[str]) -> None:
+    if len(values) > MAX_ITEMS:
+        raise Invalid(f"{field} holds {len(values)} entries, above the limit of {MAX_ITEMS}")
+    for index, value in enumerate(values):
+        _text(f"{field}[{index}]", value, MAX_ITEM, needed=True)
+
+
+def _distinct(field: str, values: Sequence[str]) -> None:
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise Invalid(f"{field} holds {value[:80]!r} twice")
+        seen.add(value)

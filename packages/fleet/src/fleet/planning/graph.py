@@ -1,0 +1,209 @@
+"""The store in the graph database. Its nodes are PlanningStory, PlanningPlan and PlanningOutbox; nobody else writes them.
+
+What is asked for stands in properties of its own; lists, and the story as a plan saw it, are JSON text.
+
+Two writers of one plan, or of one story's counter of plans, must not both win. A lock in the database (Neo4j) or its refusal
+of the later one (the embedded server) sees to that, provided that the node is written before what decides is read.
+"""
+
+import dataclasses
+import datetime as dt
+from typing import Any
+
+import msgspec
+import neo4j
+
+from fleet.bolt import Graph, rows
+from fleet.planning.domain import Plan, PlanState, PlanSummary, Story, StoryWithPlans
+from fleet.planning.store import Outgoing, Step, position, stamp
+from fleet_wire.errors import NotFound
+
+SCHEMA = (
+    "CREATE CONSTRAINT planning_story_id IF NOT EXISTS FOR (s:PlanningStory) REQUIRE s.story_id IS UNIQUE",
+    "CREATE CONSTRAINT planning_story_position IF NOT EXISTS FOR (s:PlanningStory) REQUIRE s.position IS UNIQUE",
+    "CREATE CONSTRAINT planning_plan_id IF NOT EXISTS FOR (p:PlanningPlan) REQUIRE p.plan_id IS UNIQUE",
+    "CREATE INDEX planning_plan_story IF NOT EXISTS FOR (p:PlanningPlan) ON (p.story_id)",
+    "CREATE INDEX planning_plan_state IF NOT EXISTS FOR (p:PlanningPlan) ON (p.state)",
+    "CREATE CONSTRAINT planning_outbox_id IF NOT EXISTS FOR (o:PlanningOutbox) REQUIRE o.message_id IS UNIQUE",
+)
+
+Tx = neo4j.AsyncManagedTransaction
+
+
+class GraphStore:
+    """See `store.Store`."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    async def prepare(self) -> None:
+        await self._graph.prepare(SCHEMA)
+
+    async def create_story(self, story: Story, event: Outgoing) -> Story:
+        async def work(tx: Tx) -> Story:
+            found = await _story(tx, story.story_id)
+            if found is not None:
+                return found
+            values = {**_story_values(story), "plans": 0}
+            await rows(tx, "CREATE (s:PlanningStory) SET s = $values", values=values)
+            await _save_event(tx, event)
+            return story
+
+        return await self._graph.write(work)
+
+    async def story(self, story_id: str) -> StoryWithPlans | None:
+        async def work(tx: Tx) -> StoryWithPlans | None:
+            story = await _story(tx, story_id)
+            return None if story is None else (await _with_plans(tx, [story]))[0]
+
+        return await self._graph.read(work)
+
+    async def stories(self, limit: int, before: str = "", plan_state: PlanState | None = None) -> list[StoryWithPlans]:
+        start = "MATCH (p:PlanningPlan {state: $state}) WITH DISTINCT p.story_id AS story_id " if plan_state else ""
+        match = "MATCH (s:PlanningStory {story_id: story_id}) " if plan_state else "MATCH (s:PlanningStory) "
+        where = "WHERE s.position < $before " if before else ""
+        query = start + match + where + "RETURN s ORDER BY s.position DESC LIMIT $limit"
+
+        async def work(tx: Tx) -> list[StoryWithPlans]:
+            found = await rows(tx, query, state=plan_state, before=before, limit=limit)
+            return await _with_plans(tx, [_read_story(row["s"]) for row in found])
+
+        return await self._graph.read(work)
+
+    async def propose_plan(self, plan: Plan) -> Plan:
+        story_id = plan.story.story_id
+
+        async def work(tx: Tx) -> Plan:
+            found = await _plan(tx, plan.plan_id)
+            if found is not None:
+                return found
+            counted = await rows(
+                tx,
+                "MATCH (s:PlanningStory {story_id: $story_id}) SET s.plans = s.plans + 1 RETURN s.plans AS version",
+                story_id=story_id,
+            )
+            if not counted:
+                raise NotFound(f"there is no story {story_id}")
+            new = dataclasses.replace(plan, version=counted[0]["version"])
+            await rows(tx, "CREATE (p:PlanningPlan) SET p = $values", values=_plan_values(new))
+            return new
+
+        return await self._graph.write(work)
+
+    async def plan(self, plan_id: str) -> Plan | None:
+        async def work(tx: Tx) -> Plan | None:
+            return await _plan(tx, plan_id)
+
+        return await self._graph.read(work)
+
+    async def change_plan(self, plan_id: str, step: Step) -> Plan:
+        async def work(tx: Tx) -> Plan:
+            await rows(
+                tx,
+                "MATCH (p:PlanningPlan {plan_id: $plan_id}) SET p.changes = coalesce(p.changes, 0) + 1",
+                plan_id=plan_id,
+            )
+            old = await _plan(tx, plan_id)
+            if old is None:
+                raise NotFound(f"there is no plan {plan_id}")
+            new, event = step(old)
+            if new != old:
+                await rows(
+                    tx,
+                    "MATCH (p:PlanningPlan {plan_id: $plan_id}) SET p += $values",
+                    plan_id=plan_id,
+                    values=_plan_values(new),
+                )
+            if event is not None:
+                await _save_event(tx, event)
+            return new
+
+        return await self._graph.write(work)
+
+    async def pending(self, limit: int) -> list[Outgoing]:
+        async def work(tx: Tx) -> list[Outgoing]:
+            query = "MATCH (o:PlanningOutbox) RETURN o ORDER BY o.position LIMIT $limit"
+            return [msgspec.convert(row["o"], Outgoing) for row in await rows(tx, query, limit=limit)]
+
+        return await self._graph.read(work)
+
+    async def forget(self, message_id: str) -> None:
+        async def work(tx: Tx) -> None:
+            await rows(tx, "MATCH (o:PlanningOutbox {message_id: $message_id}) DELETE o", message_id=message_id)
+
+        await self._graph.write(work)
+
+
+async def _story(tx: Tx, story_id: str) -> Story | None:
+    found = await rows(tx, "MATCH (s:PlanningStory {story_id: $story_id}) RETURN s", story_id=story_id)
+    return _read_story(found[0]["s"]) if found else None
+
+
+async def _plan(tx: Tx, plan_id: str) -> Plan | None:
+    found = await rows(tx, "MATCH (p:PlanningPlan {plan_id: $plan_id}) RETURN p", plan_id=plan_id)
+    return _read_plan(found[0]["p"]) if found else None
+
+
+async def _with_plans(tx: Tx, stories: list[Story]) -> list[StoryWithPlans]:
+    plans: dict[str, list[PlanSummary]] = {story.story_id: [] for story in stories}
+    found = await rows(
+        tx,
+        "UNWIND $ids AS id MATCH (p:PlanningPlan {story_id: id}) "
+        "RETURN p.story_id AS story_id, p.plan_id AS plan_id, p.version AS version, p.state AS state, "
+        "p.proposed_at AS proposed_at ORDER BY p.version",
+        ids=list(plans),
+    )
+    for row in found:
+        plans[row["story_id"]].append(msgspec.convert(row, PlanSummary))
+    return [StoryWithPlans(story, tuple(plans[story.story_id])) for story in stories]
+
+
+async def _save_event(tx: Tx, event: Outgoing) -> None:
+    await rows(tx, "CREATE (o:PlanningOutbox) SET o = $values", values=dataclasses.asdict(event))
+
+
+def _story_values(story: Story) -> dict[str, Any]:
+    return {
+        "story_id": story.story_id,
+        "position": position(story),
+        "title": story.title,
+        "brief": story.brief,
+        "acceptance": _json(story.acceptance),
+        "phase": story.phase,
+        "actor": story.actor,
+        "created_at": stamp(story.created_at),
+    }
+
+
+def _read_story(values: dict[str, Any]) -> Story:
+    return msgspec.convert({**values, "acceptance": msgspec.json.decode(values["acceptance"])}, Story)
+
+
+def _plan_values(plan: Plan) -> dict[str, Any]:
+    return {
+        "plan_id": plan.plan_id,
+        "story_id": plan.story.story_id,
+        "story": _json(plan.story),
+        "version": plan.version,
+        "state": plan.state,
+        "roles": _json(plan.roles),
+        "tasks": _json(plan.tasks),
+        "proposed_at": stamp(plan.proposed_at),
+        "decided_by": plan.decided_by,
+        "decided_at": _stamp(plan.decided_at),
+        "reject_reason": plan.reject_reason,
+        "completed_at": _stamp(plan.completed_at),
+    }
+
+
+def _read_plan(values: dict[str, Any]) -> Plan:
+    parsed = {name: msgspec.json.decode(values[name]) for name in ("story", "roles", "tasks")}
+    return msgspec.convert({**values, **parsed}, Plan)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _stamp(moment: dt.datetime | None) -> str | None:
+    return None if moment is None else stamp(moment)

@@ -1,0 +1,133 @@
+"""What can be done here, one function a use case. `Ports` is all they reach."""
+
+import base64
+import binascii
+import dataclasses
+import datetime as dt
+import re
+from collections.abc import Callable, Sequence
+
+from fleet.planning import domain
+from fleet.planning.domain import Plan, Story, StoryWithPlans, Task
+from fleet.planning.store import Outgoing, Store, outgoing, position
+from fleet_wire import events
+from fleet_wire.errors import AlreadyExists, Invalid, NotFound
+from fleet_wire.ids import check_id, derived
+
+DEFAULT_PAGE = 50
+MAX_PAGE = 500
+
+_POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z~[A-Za-z0-9_-]{1,64}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ports:
+    """`new_id` makes an id that nothing else has, from a prefix; `committed` is told when there is something to publish."""
+
+    store: Store
+    now: Callable[[], dt.datetime]
+    new_id: Callable[[str], str]
+    committed: Callable[[], None]
+
+
+async def create_story(
+    ports: Ports, request_id: str, title: str, brief: str, acceptance: Sequence[str], phase: str, actor: str
+) -> StoryWithPlans:
+    """Creates a story and publishes that; the same request_id gives the story it gave before."""
+    story_id = _id(ports, "story", request_id)
+    story = domain.new_story(story_id, title, brief, acceptance, phase, actor, ports.now())
+    kept = await ports.store.create_story(story, outgoing(domain.created_event(story), story.created_at))
+    if kept.content != story.content:
+        raise AlreadyExists(f"request_id {request_id} made story {kept.story_id}, which has another content")
+    ports.committed()
+    return await get_story(ports, kept.story_id)
+
+
+async def get_story(ports: Ports, story_id: str) -> StoryWithPlans:
+    found = await ports.store.story(check_id("story_id", story_id))
+    if found is None:
+        raise NotFound(f"there is no story {story_id}")
+    return found
+
+
+async def list_stories(
+    ports: Ports, page_size: int, page_token: str, plan_state: str
+) -> tuple[list[StoryWithPlans], str]:
+    """A page of stories, newest first, and the token of the next one, empty on the last.
+
+    A token names the last story of its page, so stories that come in between move nothing.
+    """
+    if page_size > MAX_PAGE:
+        raise Invalid(f"page_size must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}, not {page_size}")
+    limit = page_size or DEFAULT_PAGE
+    state = domain.check_plan_state("plan_state", plan_state)
+    found = await ports.store.stories(limit + 1, _before(page_token), state)
+    page = found[:limit]
+    return page, _token(page[-1].story) if len(found) > limit else ""
+
+
+async def propose_plan(
+    ports: Ports, request_id: str, story_id: str, roles: Sequence[str], tasks: Sequence[Task]
+) -> Plan:
+    """Adds a proposed plan to a story; the same request_id gives the plan it gave before."""
+    story = (await get_story(ports, story_id)).story
+    plan = domain.new_plan(_id(ports, "plan", request_id), story, roles, tasks, ports.now())
+    kept = await ports.store.propose_plan(plan)
+    if kept.content != plan.content:
+        raise AlreadyExists(f"request_id {request_id} made plan {kept.plan_id}, which has another content")
+    return kept
+
+
+async def get_plan(ports: Ports, plan_id: str) -> Plan:
+    found = await ports.store.plan(check_id("plan_id", plan_id))
+    if found is None:
+        raise NotFound(f"there is no plan {plan_id}")
+    return found
+
+
+async def approve_plan(ports: Ports, plan_id: str, approved_by: str) -> Plan:
+    """Approves a proposed plan and publishes it. Of two at once, one gets Precondition."""
+    now = ports.now()
+
+    def step(plan: Plan) -> tuple[Plan, Outgoing]:
+        approved = domain.approve(plan, approved_by, now)
+        return approved, outgoing(domain.approved_event(approved), approved.decided_at or now)
+
+    approved = await ports.store.change_plan(check_id("plan_id", plan_id), step)
+    ports.committed()
+    return approved
+
+
+async def reject_plan(ports: Ports, plan_id: str, rejected_by: str, reason: str) -> Plan:
+    """Rejects a proposed plan."""
+    now = ports.now()
+    return await ports.store.change_plan(
+        check_id("plan_id", plan_id), lambda plan: (domain.reject(plan, rejected_by, reason, now), None)
+    )
+
+
+async def complete_plan(ports: Ports, event: events.PlanCompleted) -> Plan:
+    """Notes that the orchestrator has finished an approved plan; again changes nothing."""
+    now = ports.now()
+    return await ports.store.change_plan(event.plan_id, lambda plan: (domain.complete(plan, event.story_id, now), None))
+
+
+def _id(ports: Ports, kind: str, request_id: str) -> str:
+    return derived(kind, check_id("request_id", request_id)) if request_id else ports.new_id(kind)
+
+
+def _token(story: Story) -> str:
+    return base64.urlsafe_b64encode(position(story).encode()).decode().rstrip("=")
+
+
+def _before(page_token: str) -> str:
+    if not page_token:
+        return ""
+    try:
+        padded = page_token + "=" * (-len(page_token) % 4)
+        text = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, UnicodeError) as error:
+        raise Invalid("page_token is none that ListStories gave") from error
+    if not _POSITION.fullmatch(text):
+        raise Invalid("page_token is none that ListStories gave")
+    return text

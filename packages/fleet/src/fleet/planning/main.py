@@ -1,0 +1,110 @@
+"""Planning as a process: everything is wired here, and nowhere else."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import functools
+import uuid
+
+import structlog
+
+from fleet.bolt import Graph
+from fleet.planning import consumers, outbox
+from fleet.planning.graph import GraphStore
+from fleet.planning.handlers import Ports
+from fleet.planning.server import SERVICE_NAME, PlanningServicer
+from fleet.planning.settings import PlanningSettings
+from fleet.planning.store import Store
+from fleet_wire import apply, logs, rpc, service
+from fleet_wire import bus as bus_module
+from fleet_wire.bus import Bus
+from fleet_wire.errors import Invalid, Unavailable
+from fleet_wire.gen.planning.v1 import planning_pb2_grpc
+from fleet_wire.settings import exit_with, load_or_exit
+
+log = structlog.get_logger(__name__)
+
+STREAMS = ("PLANNING_EVENTS", "ORCHESTRATOR_EVENTS", "DEAD_LETTERS")
+PARTS = ("streams", "graph", "consumer planning-completions")
+RETRY_SECONDS = 2
+
+
+def main() -> int:
+    """Runs planning until it is told to stop. Exit code 0 then, 1 when something failed, 2 for bad settings."""
+    settings = load_or_exit(PlanningSettings)
+    logs.configure("planning", settings.log_level, settings.log_format)
+    try:
+        return service.run(functools.partial(serve, settings))
+    except Invalid as error:
+        exit_with(f"bad setting: {error}")
+    except Unavailable as error:
+        exit_with(f"planning ends: {error}", 1)
+
+
+async def serve(settings: PlanningSettings) -> bool:
+    """Serves from the start, ready as soon as the streams, the graph database and the consumer are. Answers whether all
+    was well until the stop."""
+    stop = asyncio.Event()
+    service.stop_on_signals(stop)
+    woken = asyncio.Event()
+    readiness = rpc.Readiness(*PARTS)
+    async with contextlib.AsyncExitStack() as stack:
+        graph = Graph(settings)
+        stack.push_async_callback(graph.close)
+        store = GraphStore(graph)
+        ports = Ports(store, _now, _new_id, woken.set)
+        servicer = PlanningServicer(ports, readiness)
+        port = await stack.enter_async_context(
+            rpc.server(
+                f"{settings.bind_host}:{settings.grpc_port}",
+                functools.partial(planning_pb2_grpc.add_PlanningServiceServicer_to_server, servicer),
+                [SERVICE_NAME],
+                readiness,
+            )
+        )
+        log.info("planning serves", host=settings.bind_host, port=port)
+        readiness.report("streams", f"no NATS server answers at {logs.hide_passwords(settings.nats_url)} yet")
+        bus = await service.or_stop(bus_module.connect(settings.nats_url, "planning", settings.nats_creds), stop)
+        if bus is None:
+            return True
+        stack.push_async_callback(bus.close)
+        completions = consumers.completions(bus, ports, readiness.reporter(PARTS[2]))
+        return await service.supervise(
+            {
+                "parts": _wait_for_parts(bus, store, readiness, stop),
+                "completions": completions.run(stop),
+                "outbox": outbox.relay(store, bus.publish, woken, readiness.reporter("outbox"), stop),
+                "nats": service.until_closed(bus.closed, stop),
+            },
+            stop,
+        )
+
+
+async def _wait_for_parts(bus: Bus, store: Store, readiness: rpc.Readiness, stop: asyncio.Event) -> None:
+    """Reports the streams and the graph database as soon as they are there, then stays until the stop."""
+
+    async def streams() -> None:
+        await apply.wait_for(bus, STREAMS, readiness.reporter("streams"))
+        readiness.report("streams", None)
+
+    async def graph() -> None:
+        while True:
+            try:
+                await store.prepare()
+            except Unavailable as error:
+                readiness.report("graph", str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                readiness.report("graph", None)
+                return
+
+    await service.or_stop(asyncio.gather(streams(), graph()), stop)
+    await stop.wait()
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}-{uuid.uuid4().hex[:24]}"

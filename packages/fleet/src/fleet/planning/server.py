@@ -1,0 +1,141 @@
+"""planning.v1.PlanningService: protos in, handlers, protos out. Errors become statuses in fleet_wire.rpc."""
+
+import datetime as dt
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from fleet.planning import handlers
+from fleet.planning.domain import Plan, PlanSummary, Story, StoryWithPlans, Task
+from fleet_wire.gen.planning.v1 import planning_pb2 as pb
+from fleet_wire.gen.planning.v1 import planning_pb2_grpc as pb_grpc
+from fleet_wire.rpc import Readiness
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["PlanningService"].full_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class PlanningServicer(pb_grpc.PlanningServiceServicer):
+    """Every call is UNAVAILABLE, with the reason, until the service is ready."""
+
+    def __init__(self, ports: handlers.Ports, readiness: Readiness) -> None:
+        self._ports = ports
+        self._readiness = readiness
+
+    async def CreateStory(self, request: pb.CreateStoryRequest, context: Context) -> pb.CreateStoryResponse:
+        self._readiness.require()
+        story = await handlers.create_story(
+            self._ports,
+            request.request_id,
+            request.title,
+            request.brief,
+            list(request.acceptance),
+            request.phase,
+            request.actor,
+        )
+        return pb.CreateStoryResponse(story=_story_with_plans(story))
+
+    async def GetStory(self, request: pb.GetStoryRequest, context: Context) -> pb.GetStoryResponse:
+        self._readiness.require()
+        return pb.GetStoryResponse(story=_story_with_plans(await handlers.get_story(self._ports, request.story_id)))
+
+    async def ListStories(self, request: pb.ListStoriesRequest, context: Context) -> pb.ListStoriesResponse:
+        self._readiness.require()
+        page, token = await handlers.list_stories(
+            self._ports, request.page_size, request.page_token, request.plan_state
+        )
+        return pb.ListStoriesResponse(stories=map(_story_with_plans, page), next_page_token=token)
+
+    async def ProposePlan(self, request: pb.ProposePlanRequest, context: Context) -> pb.ProposePlanResponse:
+        self._readiness.require()
+        plan = await handlers.propose_plan(
+            self._ports, request.request_id, request.story_id, list(request.roles), [_task(t) for t in request.tasks]
+        )
+        return pb.ProposePlanResponse(plan=_plan(plan))
+
+    async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
+        self._readiness.require()
+        plan = await handlers.get_plan(self._ports, request.plan_id)
+        return pb.GetPlanResponse(plan=_plan(plan), story=_story(plan.story))
+
+    async def ApprovePlan(self, request: pb.ApprovePlanRequest, context: Context) -> pb.ApprovePlanResponse:
+        self._readiness.require()
+        plan = await handlers.approve_plan(self._ports, request.plan_id, request.approved_by)
+        return pb.ApprovePlanResponse(plan=_plan(plan))
+
+    async def RejectPlan(self, request: pb.RejectPlanRequest, context: Context) -> pb.RejectPlanResponse:
+        self._readiness.require()
+        plan = await handlers.reject_plan(self._ports, request.plan_id, request.rejected_by, request.reason)
+        return pb.RejectPlanResponse(plan=_plan(plan))
+
+
+def _task(task: pb.Task) -> Task:
+    """The role is checked with everything else, by the domain."""
+    return Task(
+        task_id=task.task_id,
+        title=task.title,
+        description=task.description,
+        role=task.role,  # type: ignore[arg-type]
+        requirements=list(task.requirements),
+        acceptance=list(task.acceptance),
+        depends_on=list(task.depends_on),
+        protocol=task.protocol or None,
+    )
+
+
+def _story(story: Story) -> pb.Story:
+    return pb.Story(
+        story_id=story.story_id,
+        title=story.title,
+        brief=story.brief,
+        acceptance=story.acceptance,
+        phase=story.phase,
+        created_at=_time(story.created_at),
+    )
+
+
+def _story_with_plans(item: StoryWithPlans) -> pb.Story:
+    story = _story(item.story)
+    story.plans.extend(map(_summary, item.plans))
+    return story
+
+
+def _summary(plan: PlanSummary) -> pb.PlanSummary:
+    return pb.PlanSummary(
+        plan_id=plan.plan_id, plan_version=plan.version, state=plan.state, proposed_at=_time(plan.proposed_at)
+    )
+
+
+def _plan(plan: Plan) -> pb.Plan:
+    return pb.Plan(
+        plan_id=plan.plan_id,
+        story_id=plan.story.story_id,
+        plan_version=plan.version,
+        state=plan.state,
+        roles=plan.roles,
+        tasks=[
+            pb.Task(
+                task_id=task.task_id,
+                title=task.title,
+                description=task.description,
+                role=task.role,
+                requirements=task.requirements,
+                acceptance=task.acceptance,
+                depends_on=task.depends_on,
+                protocol=task.protocol or "",
+            )
+            for task in plan.tasks
+        ],
+        proposed_at=_time(plan.proposed_at),
+        decided_by=plan.decided_by,
+        decided_at=None if plan.decided_at is None else _time(plan.decided_at),
+        reject_reason=plan.reject_reason,
+    )
+
+
+def _time(moment: dt.datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

@@ -1,0 +1,80 @@
+"""Events as the memory gets them, with what a test does not care about filled in."""
+
+import datetime as dt
+from typing import Any
+
+from fleet_wire import events, ids
+
+NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.timezone.utc)
+
+
+def story_created(story_id: str, **changes: Any) -> events.StoryCreated:
+    return events.StoryCreated(**{"story_id": story_id, "title": "Login", "brief": "Users log in.", **changes})
+
+
+def transitioned(story_id: str, version: int, to: str) -> events.StoryTransitioned:
+    return events.StoryTransitioned(story_id=story_id, from_state="x", to_state=to, actor="ada", version=version)
+
+
+def task(task_id: str, **changes: Any) -> events.PlanTask:
+    return events.PlanTask(
+        **{
+            "task_id": task_id,
+            "title": f"Title of {task_id}",
+            "description": f"Description of {task_id}.",
+            "role": "DEV",
+            "requirements": ["hash passwords"],
+            "acceptance": ["tests pass"],
+            **changes,
+        }
+    )
+
+
+def plan_approved(story_id: str, plan_id: str, tasks: list[events.PlanTask], **changes: Any) -> events.PlanApproved:
+    story = events.StoryText(title="Login", brief="Users log in with a password.", acceptance=["they can log in"])
+    return events.PlanApproved(
+        **{
+            "story_id": story_id,
+            "story": story,
+            "plan_id": plan_id,
+            "plan_version": 1,
+            "approved_by": "ada",
+            "approved_at": NOW,
+            "tasks": tasks,
+            **changes,
+        }
+    )
+
+
+def completed(
+    story_id: str, plan_id: str, task_id: str, role: str = "DEV", minute: int = 0, **changes: Any
+) -> events.DeliberationCompleted:
+    deliberation = ids.deliberation_id(plan_id or "adhoc", task_id, 1)
+    winner, other = ids.agent_id(role, 1), ids.agent_id(role, 2)
+    passed = events.Check(name="present", status="passed", score=1.0)
+    unrun = events.Check(name="code", status="not_run", detail="no code")
+    return events.DeliberationCompleted(
+        **{
+            "deliberation_id": deliberation,
+            "task_id": task_id,
+            "plan_id": plan_id,
+            "story_id": story_id,
+            "decision_id": ids.decision_id(deliberation),
+            "role": role,
+            "protocol": "consensus",
+            "winner": winner,
+            "decision": events.DecisionText(
+                title=f"Decision on {task_id}", content=f"Do {task_id} with Argon2.", rationale="Best checks."
+            ),
+            "ranking": [
+                events.Ranked(agent_id=winner, rank=1, score=0.9, checks=[passed, unrun], content="Argon2"),
+                events.Ranked(agent_id=other, rank=2, score=0.4, checks=[passed], content="bcrypt", content_cut=True),
+            ],
+            "margin": 0.5,
+            "dissent": [events.Dissent(agent_id=other, content="bcrypt is older")],
+            "missing": [events.MissingAgent(agent_id=ids.agent_id(role, 3), reason="timeout")],
+            "duration_seconds": 1.5,
+            "decided_at": NOW + dt.timedelta(minutes=minute),
+            **changes,
+        }
+    )

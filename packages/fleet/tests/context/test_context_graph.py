@@ -1,0 +1,385 @@
+"""The memory on a real graph server: what events leave there, in whatever order and however often they come."""
+
+import asyncio
+import collections
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import context_samples as samples
+import pytest
+import pytest_asyncio
+import realparts
+
+from fleet.bolt import Graph, rows
+from fleet.context import domain, reading
+from fleet.context import graph as memory
+from fleet.settings import GraphSettings
+from fleet_wire import events
+from fleet_wire.errors import Invalid, NotFound, Unavailable
+
+ORDER_DEPENDENT = {"version", "born"}
+"""Properties that say when something came, not what it is."""
+
+
+@pytest_asyncio.fixture
+async def store(bolt: Graph) -> AsyncIterator[Graph]:
+    await bolt.prepare(memory.SCHEMA)
+    yield bolt
+
+
+async def put(store: Graph, *items: events.Event) -> list[memory.Recorded]:
+    return [await memory.record(store, item, item.story_id, born="b") for item in items]  # type: ignore[attr-defined]
+
+
+async def dump(store: Graph) -> tuple[list[Any], list[Any]]:
+    """All nodes and relations, but for what depends on the order of arrival."""
+    nodes = await store.read(lambda tx: rows(tx, "MATCH (n) RETURN labels(n) AS labels, properties(n) AS p"))
+    relations = await store.read(
+        lambda tx: rows(
+            tx,
+            "MATCH (a)-[r]->(b) RETURN type(r) AS type, properties(r) AS p, labels(a) AS from_labels, "
+            "properties(a) AS from, labels(b) AS to_labels, properties(b) AS to",
+        )
+    )
+
+    def name(labels: list[str], properties: dict[str, Any]) -> str:
+        [label] = labels
+        return f"{label} {properties[memory.KEYS[label]]}"
+
+    def kept(properties: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in sorted(properties.items()) if key not in ORDER_DEPENDENT}
+
+    return (
+        sorted(((name(n["labels"], n["p"]), kept(n["p"])) for n in nodes), key=repr),
+        sorted(
+            ((r["type"], name(r["from_labels"], r["from"]), name(r["to_labels"], r["to"]), r["p"]) for r in relations),
+            key=repr,
+        ),
+    )
+
+
+def a_story(story: str, plan: str) -> list[events.Event]:
+    tasks = [
+        samples.task("arch", role="ARCHITECT"),
+        samples.task("api", depends_on=["arch"]),
+        samples.task("test", role="QA", depends_on=["api"]),
+    ]
+    first = samples.completed(story, plan, "arch", "ARCHITECT", minute=1)
+    return [
+        samples.story_created(story),
+        samples.transitioned(story, 1, "planned"),
+        samples.transitioned(story, 2, "running"),
+        samples.plan_approved(story, plan, tasks),
+        first,
+        samples.completed(story, plan, "api", minute=2, based_on=[first.decision_id]),
+    ]
+
+
+async def test_every_order_and_repetition_gives_the_same_graph(own_graph: realparts.GraphServer) -> None:
+    env = {name.lower(): value for name, value in own_graph.env().items()}
+    store = Graph(GraphSettings.model_validate(env))
+    await store.prepare(memory.SCHEMA)
+    shuffle = random.Random(7)
+    dumps = []
+    for number in range(5):
+        arriving = a_story("story-1", "plan-1")
+        if number:
+            arriving *= 2
+            shuffle.shuffle(arriving)
+        await put(store, *arriving)
+        dumps.append(await dump(store))
+        head = await reading.head(store, "story-1")
+        assert head is not None
+        assert head.version == 6
+        await store.write(lambda tx: rows(tx, "MATCH (n) DETACH DELETE n"))
+    await store.close()
+    nodes, relations = dumps[0]
+    assert collections.Counter(name.split()[0] for name, _ in nodes) == {
+        "Story": 1,
+        "Plan": 1,
+        "Task": 3,
+        "Deliberation": 2,
+        "Proposal": 4,
+        "Decision": 2,
+        "Arrival": 6,
+    }
+    assert collections.Counter(relation[0] for relation in relations) == {
+        "HAS_PLAN": 1,
+        "HAS_TASK": 3,
+        "DEPENDS_ON": 2,
+        "DELIBERATED_IN": 2,
+        "HAS_PROPOSAL": 4,
+        "DECIDED": 2,
+        "CHOSE": 2,
+        "DISSENTS_FROM": 2,
+        "BASED_ON": 1,
+    }
+    for other in dumps[1:]:
+        assert other == dumps[0]
+
+
+async def test_what_came_again_has_the_version_it_had(store: Graph, unique: Callable[[str], str]) -> None:
+    arriving = a_story(unique("story"), unique("plan"))
+    first = await put(store, *arriving)
+    assert [recorded.version for recorded in first] == [1, 2, 3, 4, 5, 6]
+    assert all(recorded.new and recorded.same for recorded in first)
+    again = await put(store, *reversed(arriving))
+    assert [recorded.version for recorded in again] == [6, 5, 4, 3, 2, 1]
+    assert not any(recorded.new for recorded in again)
+    assert all(recorded.same for recorded in again)
+
+
+async def test_the_first_content_under_an_id_stays(store: Graph, unique: Callable[[str], str]) -> None:
+    story, plan = unique("story"), unique("plan")
+    one = samples.completed(story, plan, "api")
+    other = samples.completed(
+        story, plan, "api", decision=events.DecisionText(title="Else", content="Else", rationale="Else")
+    )
+    assert one.decision_id == other.decision_id
+    await put(store, one)
+    [recorded] = await put(store, other)
+    assert (recorded.same, recorded.new, recorded.version) == (False, False, 1)
+    found = await reading.explain(store, one.decision_id)
+    assert found.decision.title == one.decision.title
+    assert [proposal.content for proposal in found.proposals] == ["Argon2", "bcrypt"]
+
+
+async def test_twenty_writers_of_one_story_each_get_a_version_of_their_own(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, plan = unique("story"), unique("plan")
+    tasks = [samples.task(f"t{number}") for number in range(19)]
+    arriving = [
+        samples.plan_approved(story, plan, tasks),
+        *(samples.completed(story, plan, f"t{number}") for number in range(19)),
+    ]
+
+    async def write(event: events.Event) -> memory.Recorded:
+        while True:
+            try:
+                return await memory.record(store, event, story, born="b")
+            except Unavailable:  # as a consumer does, where a busy machine made it lose for too long
+                await asyncio.sleep(0.2)
+
+    results = await asyncio.gather(*(write(event) for event in arriving))
+    assert sorted(recorded.version for recorded in results) == list(range(1, 21))
+    links = await store.read(
+        lambda tx: rows(
+            tx,
+            "MATCH (:Story {story_id: $story})-[:HAS_PLAN]->(:Plan)-[:HAS_TASK]->(t:Task)-[:DELIBERATED_IN]->(:Deliberation)"
+            "-[:DECIDED]->(c:Decision)-[:CHOSE]->(:Proposal) RETURN t.task_id AS task, c.task_id AS decided",
+            story=story,
+        )
+    )
+    assert sorted((link["task"], link["decided"]) for link in links) == sorted((f"t{n}", f"t{n}") for n in range(19))
+
+
+async def test_the_same_event_by_many_at_once_is_written_once(store: Graph, unique: Callable[[str], str]) -> None:
+    story, plan = unique("story"), unique("plan")
+    event = samples.completed(story, plan, "api")
+    results = await asyncio.gather(*(memory.record(store, event, story, born=f"b{i}") for i in range(8)))
+    assert [recorded.version for recorded in results] == [1] * 8
+    assert sum(recorded.new for recorded in results) == 1
+
+
+async def test_an_ad_hoc_decision_is_kept_without_story_and_plan(store: Graph, unique: Callable[[str], str]) -> None:
+    request = unique("request")
+    event = samples.completed("", "", request)
+    [recorded] = await put(store, event)
+    assert (recorded.version, recorded.new) == (0, True)
+    found = await reading.explain(store, event.decision_id)
+    assert (found.decision.task_id, found.story_title, found.task_title) == (request, "", "")
+    around = await store.read(
+        lambda tx: rows(
+            tx,
+            "MATCH (d:Deliberation {deliberation_id: $id})-[r]-(n) RETURN type(r) AS type, labels(n) AS labels",
+            id=event.deliberation_id,
+        )
+    )
+    assert sorted((row["type"], row["labels"]) for row in around) == [
+        ("DECIDED", ["Decision"]),
+        ("HAS_PROPOSAL", ["Proposal"]),
+        ("HAS_PROPOSAL", ["Proposal"]),
+    ]
+
+
+async def test_a_plan_of_another_story_is_invalid_and_writes_nothing(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, thief, plan = unique("story"), unique("thief"), unique("plan")
+    await put(store, samples.plan_approved(story, plan, [samples.task("api")]))
+    with pytest.raises(Invalid, match=f"^story_id: plan {plan} belongs to story {story}"):
+        await put(store, samples.completed(thief, plan, "api"))
+    assert await reading.head(store, thief) is None
+
+
+async def test_the_newest_plan_gives_the_story_its_text_in_any_order(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    def plan(story: str, number: int) -> events.PlanApproved:
+        text = events.StoryText(title=f"Title {number}", brief="b", acceptance=[])
+        return samples.plan_approved(story, f"{story}-{number}", [], roles=["DEV"], story=text, plan_version=number)
+
+    for order in itertools.permutations((0, 1, 2)):
+        story = unique("story")
+        arriving = [samples.story_created(story, title="Title 0"), plan(story, 1), plan(story, 2)]
+        await put(store, *(arriving[place] for place in order))
+        request = domain.checked(story, f"{story}-1", "dev", "DEV", "build", 500, [])
+        assert (await reading.facts(store, request)).story.title == "Title 2"
+
+
+async def test_facts_are_unavailable_until_the_plan_and_what_is_required_are_there(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, plan = unique("story"), unique("plan")
+    first = samples.completed(story, plan, "arch", "ARCHITECT")
+    second = samples.completed(story, plan, "api", based_on=["dec-never"])
+    request = domain.checked(story, plan, "api", "DEV", "build", 500, [first.decision_id])
+    with pytest.raises(Unavailable, match=f"plan {plan} is not in the graph yet"):
+        await reading.facts(store, request)
+    await put(store, second)  # makes the plan's node, without its content
+    with pytest.raises(Unavailable, match=f"plan {plan} is not in the graph yet"):
+        await reading.facts(store, request)
+    tasks = [samples.task("arch", role="ARCHITECT"), samples.task("api", depends_on=["arch"])]
+    await put(store, samples.plan_approved(story, plan, tasks))
+    with pytest.raises(Unavailable, match=f"not in the graph yet: {first.decision_id}"):
+        await reading.facts(store, request)
+    never = domain.checked(story, plan, "api", "DEV", "build", 500, ["dec-never"])
+    with pytest.raises(Unavailable, match="not in the graph yet: dec-never"):
+        await reading.facts(store, never)  # named as the base of another, which is not its arrival
+    await put(store, first)
+    found = await reading.facts(store, request)
+    assert [item.decision_id for item in found.required] == [first.decision_id]
+    unknown = domain.checked(story, plan, "nothing", "DEV", "build", 500, [])
+    with pytest.raises(NotFound, match=f"plan {plan} has no task nothing"):
+        await reading.facts(store, unknown)
+
+
+async def test_a_role_sees_what_its_task_depends_on_and_what_architects_decided(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, plan = unique("story"), unique("plan")
+    tasks = [
+        samples.task("arch", role="ARCHITECT"),
+        samples.task("api"),
+        samples.task("data", role="DATA"),
+        samples.task("test", role="QA", depends_on=["api"]),
+    ]
+    await put(
+        store,
+        samples.plan_approved(story, plan, tasks),
+        samples.completed(story, plan, "arch", "ARCHITECT"),
+        samples.completed(story, plan, "api"),
+        samples.completed(story, plan, "data", "DATA"),
+    )
+    found = await reading.facts(store, domain.checked(story, plan, "test", "QA", "test", 500, []))
+    assert [item.task_id for item in found.depended_on] == ["api"]
+    assert [item.task_id for item in found.visible] == ["arch"]
+    assert found.required == ()
+
+
+async def test_nothing_of_another_story_is_given(store: Graph, unique: Callable[[str], str]) -> None:
+    story, other, plan, elsewhere = (unique(name) for name in ("story", "other", "plan", "elsewhere"))
+    foreign = samples.completed(other, elsewhere, "arch", "ARCHITECT")
+    await put(
+        store,
+        samples.plan_approved(story, plan, [samples.task("api")]),
+        samples.plan_approved(other, elsewhere, [samples.task("arch", role="ARCHITECT")]),
+        foreign,
+    )
+    found = await reading.facts(store, domain.checked(story, plan, "api", "DEV", "build", 500, []))
+    assert found.visible == ()
+    with pytest.raises(Invalid, match=r"^required_decision_ids"):
+        await reading.facts(store, domain.checked(story, plan, "api", "DEV", "build", 500, [foreign.decision_id]))
+    with pytest.raises(Invalid, match=r"^story_id"):
+        await reading.facts(store, domain.checked(other, plan, "api", "DEV", "build", 500, []))
+
+
+async def test_a_decision_is_explained_with_all_that_led_to_it(store: Graph, unique: Callable[[str], str]) -> None:
+    story, plan = unique("story"), unique("plan")
+    arriving = a_story(story, plan)
+    await put(store, *arriving)
+    base, event = arriving[-2:]
+    assert isinstance(event, events.DeliberationCompleted)
+    assert isinstance(base, events.DeliberationCompleted)
+    found = await reading.explain(store, event.decision_id)
+    assert found.decision.decided_at == event.decided_at
+    assert (found.decision.score, found.decision.margin, found.decision.winner) == (0.9, 0.5, "agent-DEV-001")
+    assert [(p.agent_id, p.rank, p.score, p.content_cut) for p in found.proposals] == [
+        ("agent-DEV-001", 1, 0.9, False),
+        ("agent-DEV-002", 2, 0.4, True),
+    ]
+    assert [list(p.checks) for p in found.proposals] == [entry.checks for entry in event.ranking]
+    assert list(found.dissent) == event.dissent
+    assert list(found.missing) == event.missing
+    assert found.based_on == (base.decision_id,)
+    assert (found.story_title, found.task_title) == ("Login", "Title of api")
+
+
+async def test_an_unknown_decision_or_one_only_referred_to_is_not_found(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    name = unique("dec")
+    with pytest.raises(NotFound, match=name):
+        await reading.explain(store, name)
+    await put(store, samples.completed(unique("story"), unique("plan"), "api", based_on=[name]))
+    with pytest.raises(NotFound, match=name):
+        await reading.explain(store, name)
+
+
+async def test_a_search_pages_newest_first_without_gap_or_repetition(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, plan = unique("story"), unique("plan")
+    made = [samples.completed(story, plan, f"t{n}", minute=n // 2) for n in range(7)]
+    await put(store, *made[:6])
+    found: list[str] = []
+    token = ""
+    for _ in range(10):
+        page, token = await reading.search(store, reading.search_of("", story, "", "", 2, token))
+        found += [item.decision_id for item in page]
+        await put(store, samples.completed(story, plan, "newer", minute=99))  # comes between two pages
+        if not token:
+            break
+    expected = sorted(made[:6], key=lambda e: e.decision_id)
+    expected.sort(key=lambda e: e.decided_at, reverse=True)
+    assert found == [event.decision_id for event in expected]
+
+
+async def test_a_search_filters_by_all_that_is_given(store: Graph, unique: Callable[[str], str]) -> None:
+    story, plan, other = unique("story"), unique("plan"), unique("plan")
+    streets = events.DecisionText(title="Straßen", content="Use Kafka, 100%_sure", rationale="secretword")
+    await put(
+        store,
+        samples.completed(story, plan, "api"),
+        samples.completed(story, plan, "test", "QA"),
+        samples.completed(story, other, "data", "DATA", decision=streets),
+    )
+
+    async def search(query: str = "", plan_id: str = "", role: str = "") -> set[str]:
+        page, _ = await reading.search(store, reading.search_of(query, story, plan_id, role, 0, ""))
+        return {item.task_id for item in page}
+
+    assert await search() == {"api", "test", "data"}
+    assert await search(plan_id=plan) == {"api", "test"}
+    assert await search(role="QA") == {"test"}
+    assert await search("ARGON2 decision") == {"api", "test"}
+    assert await search("argon2 api") == {"api"}
+    assert await search("STRASSEN kafka") == {"data"}
+    assert await search("100%_sure") == {"data"}
+    assert await search("100_") == set()
+    assert await search("secretword") == set()
+    assert await search("' OR 1=1") == set()
+
+
+async def test_nothing_that_belongs_to_planning_is_touched(store: Graph, unique: Callable[[str], str]) -> None:
+    story = unique("story")
+    await store.write(lambda tx: rows(tx, "CREATE (s:PlanningStory {story_id: $story, title: 'theirs'})", story=story))
+    await put(store, samples.story_created(story))
+    found = await store.read(
+        lambda tx: rows(tx, "MATCH (s:PlanningStory {story_id: $story}) RETURN properties(s) AS p", story=story)
+    )
+    assert [row["p"] for row in found] == [{"story_id": story, "title": "theirs"}]
+    assert not any("Planning" in statement for statement in memory.SCHEMA)

@@ -1,0 +1,103 @@
+"""The service as a process of its own."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import context_samples as samples
+import grpc
+import pytest
+import realparts
+
+from fleet_wire.bus import Bus
+from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
+from fleet_wire.rpc import channel
+
+COMMAND = [sys.executable, "-c", "import sys; from fleet.context.main import main; sys.exit(main())"]
+
+
+def env_of(**settings: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], **settings}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("VALKEY_URL", "http://127.0.0.1:6379"),
+        ("VALKEY_URL", "valkey://:never-shown@127.0.0.1:port"),
+        ("NEO4J_URI", "http://127.0.0.1"),
+        ("NATS_URL", "127.0.0.1"),
+        ("GRPC_PORT", "seventy"),
+    ],
+)
+def test_a_bad_setting_ends_it_with_one_sentence_that_names_it(name: str, value: str) -> None:
+    env = env_of(**{"NEO4J_PASSWORD": "never-shown", name: value})
+    ended = subprocess.run(COMMAND, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert name in ended.stderr
+    assert "never-shown" not in ended.stderr
+
+
+def test_a_missing_password_ends_it_with_one_sentence_that_names_it() -> None:
+    ended = subprocess.run(COMMAND, env=env_of(), capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, len(ended.stderr.strip().splitlines())) == (2, 1)
+    assert "NEO4J_PASSWORD" in ended.stderr
+
+
+def test_a_taken_port_ends_it_with_a_sentence() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        env = env_of(NEO4J_PASSWORD="x", GRPC_PORT=str(taken.getsockname()[1]))
+        ended = subprocess.run(COMMAND, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "cannot listen on 127.0.0.1:" in ended.stderr.strip().splitlines()[-1]
+
+
+async def test_it_remembers_answers_and_stops_on_sigterm(
+    graph: realparts.GraphServer,
+    nats_url: str,
+    valkey_url: str,
+    bus: Bus,
+    tmp_path: Path,
+    unique: Callable[[str], str],
+) -> None:
+    port = realparts.free_port()
+    told = {**graph.env(), "NATS_URL": nats_url, "VALKEY_URL": valkey_url.replace("valkey://", "redis://")}
+    env = env_of(**told, GRPC_PORT=str(port), LOG_FORMAT="json")
+    process = realparts.Process(COMMAND, tmp_path / "context.log", lambda: realparts.listens(port), env=env)
+    story, plan = unique("story"), unique("plan")
+    decided = samples.completed(story, plan, "api")
+    with realparts.running(process):
+        await bus.publish(decided)
+        await bus.publish(samples.plan_approved(story, plan, [samples.task("api")]))
+        request = context_pb2.GetContextRequest(
+            story_id=story,
+            plan_id=plan,
+            task_id="api",
+            role="DEV",
+            phase="build",
+            token_budget=500,
+            required_decision_ids=[decided.decision_id],
+        )
+        async with channel(f"127.0.0.1:{port}") as open_channel, asyncio.timeout(40):
+            stub: context_pb2_grpc.ContextServiceAsyncStub = context_pb2_grpc.ContextServiceStub(open_channel)
+            while True:
+                try:
+                    answer = await stub.GetContext(request)
+                    break
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+                    await asyncio.sleep(0.1)
+        assert [block.kind for block in answer.blocks] == ["story", "task", "requirement", "decision"]
+        assert await asyncio.to_thread(process.stop) == 0
+    said = process.text()
+    assert "deliberation.completed recorded" in said
+    assert decided.decision_id.removeprefix("dec-") in said
+    assert realparts.PASSWORD not in said

@@ -1,0 +1,228 @@
+"""The contract of the store, on the graph database and on its twin."""
+
+import asyncio
+import dataclasses
+import datetime as dt
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from planning_samples import NOON, plan, some_id, some_time, story, task
+
+from fleet.bolt import Graph, rows
+from fleet.planning import domain
+from fleet.planning.domain import Plan, Story
+from fleet.planning.graph import GraphStore
+from fleet.planning.memory import MemoryStore
+from fleet.planning.store import Outgoing, Store, outgoing, position
+from fleet.settings import GraphSettings
+from fleet_wire import events
+from fleet_wire.errors import NotFound, Precondition
+
+
+@pytest_asyncio.fixture(params=["memory", "graph"])
+async def store(request: pytest.FixtureRequest, graph_settings: GraphSettings) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    graph = Graph(graph_settings)
+    kept = GraphStore(graph)
+    await kept.prepare()
+    yield kept
+    for item in await kept.pending(10_000):
+        await kept.forget(item.message_id)
+    await graph.close()
+
+
+def told(new: Story) -> Outgoing:
+    return outgoing(domain.created_event(new), new.created_at)
+
+
+async def kept_story(store: Store, now: dt.datetime = NOON, **changes: object) -> Story:
+    new = story(now=now, **changes)
+    return await store.create_story(new, told(new))
+
+
+def approving(by: str) -> object:
+    def step(current: Plan) -> tuple[Plan, Outgoing]:
+        approved = domain.approve(current, by, NOON)
+        return approved, outgoing(domain.approved_event(approved), NOON)
+
+    return step
+
+
+async def test_a_story_comes_back_as_it_was_saved(store: Store) -> None:
+    saved = await kept_story(
+        store, now=some_time(), brief="“quotes” \\ and\nlines \x01", acceptance=["a", "b"], phase="test"
+    )
+    found = await store.story(saved.story_id)
+    assert found is not None
+    assert found.story == saved
+    assert found.plans == ()
+    assert await store.story(some_id("story")) is None
+
+
+async def test_a_second_story_under_an_id_changes_nothing(store: Store) -> None:
+    first = await kept_story(store)
+    second = dataclasses.replace(first, title="Other")
+    assert await store.create_story(second, told(second)) == first
+    assert [item.message_id for item in await store.pending(1000)].count(told(first).message_id) == 1
+
+
+async def test_a_story_and_its_event_are_saved_together(store: Store) -> None:
+    saved = await kept_story(store)
+    [item] = [item for item in await store.pending(1000) if item.message_id == told(saved).message_id]
+    assert item == told(saved)
+    assert item.event() == events.StoryCreated(story_id=saved.story_id, title=saved.title, brief=saved.brief)
+    await store.forget(item.message_id)
+    await store.forget(item.message_id)
+    assert item.message_id not in [other.message_id for other in await store.pending(1000)]
+
+
+async def test_events_are_pending_in_the_order_of_the_changes(store: Store) -> None:
+    start = some_time()
+    stories = [await kept_story(store, now=start + dt.timedelta(microseconds=n)) for n in (3, 1, 2)]
+    wanted = [told(item).message_id for item in sorted(stories, key=position)]
+    found = [item.message_id for item in await store.pending(1000)]
+    assert [message_id for message_id in found if message_id in wanted] == wanted
+    assert len(await store.pending(2)) == 2
+
+
+async def test_a_plan_comes_back_as_it_was_saved(store: Store) -> None:
+    of = await kept_story(store)
+    tasks = [task(acceptance=["green"]), task("t2", role="QA", depends_on=["t1"], protocol="consensus")]
+    saved = await store.propose_plan(plan(of=of, roles=["DEV", "QA"], tasks=tasks))
+    assert await store.plan(saved.plan_id) == saved
+    assert saved.version == 1
+    assert await store.plan(some_id("plan")) is None
+
+
+async def test_a_plan_of_half_a_megabyte_comes_back_whole(store: Store) -> None:
+    of = await kept_story(store)
+    tasks = [task(f"t{n}", description="é" * 3_900) for n in range(64)]
+    saved = await store.propose_plan(plan(of=of, tasks=tasks))
+    assert await store.change_plan(saved.plan_id, approving("ana")) == await store.plan(saved.plan_id)
+    [item] = [item for item in await store.pending(1000) if saved.plan_id in item.message_id]
+    assert len(item.body.encode()) > 500_000
+    assert item.event().key() == saved.plan_id
+
+
+async def test_versions_count_the_plans_of_one_story(store: Store) -> None:
+    one, other = await kept_story(store), await kept_story(store)
+    first = await store.propose_plan(plan(of=one))
+    second = await store.propose_plan(plan(of=one))
+    again = await store.propose_plan(dataclasses.replace(first, roles=("QA",)))
+    apart = await store.propose_plan(plan(of=other))
+    assert (first.version, second.version, apart.version) == (1, 2, 1)
+    assert again == first
+    found = await store.story(one.story_id)
+    assert found is not None
+    assert [(item.plan_id, item.version, item.state) for item in found.plans] == [
+        (first.plan_id, 1, "proposed"),
+        (second.plan_id, 2, "proposed"),
+    ]
+
+
+async def test_versions_are_counted_once_each_under_concurrency(store: Store) -> None:
+    of = await kept_story(store)
+    saved = await asyncio.gather(*(store.propose_plan(plan(of=of)) for _ in range(8)))
+    assert sorted(item.version for item in saved) == list(range(1, 9))
+
+
+async def test_the_same_plan_proposed_at_once_is_one_plan(store: Store) -> None:
+    new = plan(of=await kept_story(store))
+    saved = await asyncio.gather(*(store.propose_plan(new) for _ in range(6)))
+    assert len({item.version for item in saved}) == 1
+    found = await store.story(new.story.story_id)
+    assert found is not None
+    assert len(found.plans) == 1
+
+
+async def test_a_plan_needs_its_story(store: Store) -> None:
+    new = plan()
+    with pytest.raises(NotFound, match=new.story.story_id):
+        await store.propose_plan(new)
+    assert await store.plan(new.plan_id) is None
+
+
+async def test_a_change_and_its_event_are_saved_together(store: Store) -> None:
+    saved = await store.propose_plan(plan(of=await kept_story(store)))
+    approved = await store.change_plan(saved.plan_id, approving("ana"))
+    assert await store.plan(saved.plan_id) == approved
+    assert approved.state == "approved"
+    [item] = [item for item in await store.pending(1000) if saved.plan_id in item.message_id]
+    assert item.event() == domain.approved_event(approved)
+
+
+async def test_a_change_that_is_refused_saves_nothing(store: Store) -> None:
+    saved = await store.propose_plan(plan(of=await kept_story(store)))
+
+    def refuse(current: Plan) -> tuple[Plan, None]:
+        raise Precondition("no")
+
+    with pytest.raises(Precondition, match="no"):
+        await store.change_plan(saved.plan_id, refuse)
+    assert await store.plan(saved.plan_id) == saved
+    with pytest.raises(NotFound):
+        await store.change_plan(some_id("plan"), refuse)
+
+
+async def test_of_many_approvals_at_once_exactly_one_wins(store: Store) -> None:
+    saved = await store.propose_plan(plan(of=await kept_story(store)))
+    answers = await asyncio.gather(
+        *(store.change_plan(saved.plan_id, approving(f"person {n}")) for n in range(8)), return_exceptions=True
+    )
+    won = [answer for answer in answers if isinstance(answer, Plan)]
+    assert len(won) == 1
+    assert sum(isinstance(answer, Precondition) for answer in answers) == 7
+    assert await store.plan(saved.plan_id) == won[0]
+    [item] = [item for item in await store.pending(1000) if saved.plan_id in item.message_id]
+    assert item.event() == domain.approved_event(won[0])
+
+
+async def test_stories_come_newest_first_and_page_by_page(store: Store) -> None:
+    start = some_time()
+    stories = [await kept_story(store, now=start + dt.timedelta(microseconds=n // 2)) for n in range(6)]
+    wanted = sorted(stories, key=position, reverse=True)
+    after = position(story(now=start + dt.timedelta(seconds=1), story_id="x"))
+    first = await store.stories(4, after)
+    assert [item.story for item in first] == wanted[:4]
+    second = await store.stories(2, position(first[-1].story))
+    assert [item.story for item in second] == wanted[4:]
+
+
+async def test_stories_can_be_asked_for_by_the_state_of_a_plan(store: Store) -> None:
+    start = some_time()
+    with_two, with_one, without = [await kept_story(store, now=start + dt.timedelta(microseconds=n)) for n in range(3)]
+    two = [await store.propose_plan(plan(of=with_two)) for _ in range(2)]
+    await store.propose_plan(plan(of=with_one))
+    for item in two:
+        await store.change_plan(item.plan_id, approving("ana"))
+    after = position(story(now=start + dt.timedelta(seconds=1), story_id="x"))
+    mine = {with_two.story_id, with_one.story_id, without.story_id}
+
+    async def ids(state: domain.PlanState) -> list[str]:
+        found = [item.story.story_id for item in await store.stories(100, after, state)]
+        return [story_id for story_id in found if story_id in mine]
+
+    assert await ids("approved") == [with_two.story_id]
+    assert await ids("proposed") == [with_one.story_id]
+    assert await ids("completed") == []
+
+
+async def test_planning_writes_no_nodes_but_its_own(bolt: Graph) -> None:
+    kept = GraphStore(bolt)
+    await kept.prepare()
+    saved = await kept.propose_plan(plan(of=await kept_story(kept)))
+    await kept.change_plan(saved.plan_id, approving("ana"))
+    story_id = saved.story.story_id
+
+    async def labels(tx: object) -> list[dict[str, object]]:
+        query = (
+            "MATCH (n) WHERE n.story_id = $story_id OR n.plan_id = $plan_id OR n.message_id CONTAINS $plan_id "
+            "RETURN DISTINCT labels(n) AS labels"
+        )
+        return await rows(tx, query, story_id=story_id, plan_id=saved.plan_id)  # type: ignore[arg-type]
+
+    found = {tuple(row["labels"]) for row in await bolt.read(labels)}
+    assert found == {("PlanningStory",), ("PlanningPlan",), ("PlanningOutbox",)}
