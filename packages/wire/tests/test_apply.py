@@ -92,6 +92,21 @@ async def test_two_at_once_both_end_well(connected: Connect) -> None:
     assert await apply.check(buses[0]) == []
 
 
+async def test_losing_the_race_to_create_a_stream_of_another_shape_is_well(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bus.js.update_stream((await config_of(bus, "PLANNING_EVENTS")).evolve(max_age=90 * 86400.0))
+    real, asked = apply._found, []
+
+    async def found(bus: Bus, name: str) -> "StreamConfig | None":
+        asked.append(name)
+        return None if asked.count(name) == 1 else await real(bus, name)
+
+    monkeypatch.setattr(apply, "_found", found)
+    await apply.apply(bus)
+    assert (await config_of(bus, "PLANNING_EVENTS")).max_age == 90 * 86400
+
+
 CHANGES = [
     ("PLANNING_EVENTS", {"subjects": ["planning.plan.>"]}, r"lacks the subjects planning.>"),
     ("PLANNING_EVENTS", {"retention": RetentionPolicy.INTEREST}, "has retention interest, not limits"),

@@ -217,6 +217,8 @@ async def test_hopeless_trouble_is_a_dead_letter_at_once(bus: Bus, error: Except
     assert letter["subject"] == "planning.story.created"
     assert json.loads(letter["payload"])["story_id"] == "s1"
     assert letter["headers"]["ce-type"] == "planning.story.created"
+    advisory = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.PLANNING_EVENTS.test-stories"
+    assert (await bus.js.get_last_msg("DEAD_LETTERS", advisory)).data, "the server tells of what was terminated"
 
 
 GARBAGE = [

@@ -123,4 +123,5 @@ def test_the_wire_runs_without_pydantic_where_no_settings_are_read() -> None:
         "import sys; sys.modules['pydantic'] = sys.modules['pydantic_settings'] = None\n"
         "import fleet_wire.bus, fleet_wire.events, fleet_wire.kv, fleet_wire.logs, fleet_wire.tracing"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import neo4j
 import structlog
-from fleet_wire.errors import Unavailable
 from neo4j.exceptions import ConstraintError, DriverError, Neo4jError
 
 from fleet.settings import GraphSettings
+from fleet_wire.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 

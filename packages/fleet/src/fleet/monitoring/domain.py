@@ -1,0 +1,231 @@
+"""What the dashboard knows, as plain values: messages seen, lines of the event list, deliberations and their agents.
+
+Times of events are the moments at which the NATS server stored them, one clock for all; times of the executor are its own.
+"""
+
+import dataclasses
+import datetime as dt
+from typing import Literal
+
+from fleet.steps import StepName
+from fleet_wire import events
+
+TEXT_TAIL = 2000
+"""Characters kept of what an agent wrote: the last ones."""
+MAX_AGENTS = 32
+"""Agents kept of one deliberation; a council has at most 15 seats."""
+MAX_JOBS = 16
+"""Results kept of one agent in one deliberation."""
+NEVER = dt.datetime.min.replace(tzinfo=dt.timezone.utc)
+GAP = " … "
+"""Stands where streamed text was lost or came before the dashboard listened."""
+
+State = Literal["unknown", "running", "completed", "failed"]
+"""`unknown`: only its trace in the graph was seen so far. The others are what the events say."""
+AgentState = Literal["waiting", "running", "completed", "failed", "missing"]
+"""`missing`: the deliberation ended without an answer of this agent that was counted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """One message of a stream: its event, or why it could not be read. `at` is when the server stored it, `now` is now."""
+
+    stream: str
+    sequence: int
+    subject: str
+    at: dt.datetime
+    now: dt.datetime
+    event: events.Event | None
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One entry of the event list. `number` counts up as the dashboard saw them; `malformed` says what is wrong, if so."""
+
+    number: int
+    at: dt.datetime
+    stream: str
+    sequence: int
+    subject: str
+    type: str
+    summary: str
+    deliberation_id: str
+    plan_id: str
+    malformed: str
+
+
+@dataclasses.dataclass(frozen=True)
+class JobSeen:
+    """What the executor says of a job: accepted when, owned by which actor."""
+
+    agent_id: str
+    accepted_at: dt.datetime | None
+    actor: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The first result of one job."""
+
+    at: dt.datetime
+    status: Literal["completed", "failed"]
+    text: str
+    error: str
+
+
+@dataclasses.dataclass
+class Stream:
+    """Text of the job that an agent is writing."""
+
+    job_id: str
+    attempt: int
+    seq: int
+    at: dt.datetime
+    text: str
+
+
+@dataclasses.dataclass
+class Agent:
+    """One seat of a deliberation. `ended_as` and `reason` are what the deliberation's end says of it."""
+
+    agent_id: str
+    results: dict[str, Result] = dataclasses.field(default_factory=dict)
+    stream: Stream | None = None
+    accepted: bool = False
+    ended_as: Literal["", "completed", "missing", "failed"] = ""
+    reason: str = ""
+    rank: int | None = None
+    score: float | None = None
+
+    @property
+    def last(self) -> Result | None:
+        """The result of its newest job."""
+        return max(self.results.values(), key=lambda result: result.at, default=None)
+
+    @property
+    def writing(self) -> bool:
+        """Whether text came that belongs to a job without a result yet."""
+        stream, last = self.stream, self.last
+        return stream is not None and stream.job_id not in self.results and (last is None or stream.at >= last.at)
+
+    @property
+    def state(self) -> AgentState:
+        if self.ended_as and (self.last is None or self.last.status == "completed"):
+            return self.ended_as
+        if self.writing:
+            return "running"
+        if self.last is not None:
+            return self.last.status
+        return "running" if self.accepted else "waiting"
+
+    @property
+    def text(self) -> str:
+        """The end of what it wrote: the result's content, else what was streamed."""
+        last = self.last
+        if last is not None and last.status == "completed" and not self.writing:
+            return last.text
+        return self.stream.text if self.stream else ""
+
+    @property
+    def error(self) -> str:
+        return self.reason or (self.last.error if self.last and not self.writing else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """How a deliberation ended: by its completed or its failed event."""
+
+    at: dt.datetime
+    sequence: int
+    state: Literal["completed", "failed"]
+    decision_id: str = ""
+    title: str = ""
+    winner: str = ""
+    score: float | None = None
+    margin: float | None = None
+    duration_seconds: float | None = None
+    reason: str = ""
+
+
+@dataclasses.dataclass
+class Deliberation:
+    """One deliberation, as far as its events have been seen. `version` grows with every change of the board."""
+
+    deliberation_id: str
+    plan_id: str = ""
+    story_id: str = ""
+    task_id: str = ""
+    role: str = ""
+    protocol: str = ""
+    title: str = ""
+    deadline: dt.datetime | None = None
+    active: bool = False
+    end: End | None = None
+    steps: dict[StepName, dt.datetime] = dataclasses.field(default_factory=dict)
+    agents: dict[str, Agent] = dataclasses.field(default_factory=dict)
+    touched: dt.datetime = NEVER
+    version: int = 0
+
+    @property
+    def state(self) -> State:
+        if self.end is not None:
+            return self.end.state
+        return "running" if self.active else "unknown"
+
+    def reached(self, step: StepName, at: dt.datetime) -> None:
+        """Notes the moment of a step; of several the earliest counts."""
+        self.steps[step] = min(self.steps.get(step, at), at)
+
+    def agent(self, agent_id: str) -> Agent | None:
+        """The agent, new where it is not known; None beyond MAX_AGENTS."""
+        if agent_id not in self.agents and len(self.agents) < MAX_AGENTS:
+            self.agents[agent_id] = Agent(agent_id, ended_as="missing" if self.end else "")
+        return self.agents.get(agent_id)
+
+
+def tail(text: str) -> str:
+    """The last TEXT_TAIL characters, marked where there was more."""
+    return text if len(text) <= TEXT_TAIL else GAP.lstrip() + text[-TEXT_TAIL:]
+
+
+def shorten(text: str, limit: int = 200) -> str:
+    """The text on one line, at most `limit` characters."""
+    line = " ".join(text[: limit * 4].split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def summary(event: events.Event) -> str:
+    """One line on an event for the list."""
+    match event:
+        case events.StoryCreated():
+            text = f"story {event.story_id}: {event.title}"
+        case events.StoryTransitioned():
+            text = f"story {event.story_id}: {event.from_state} → {event.to_state} by {event.actor}"
+        case events.PlanApproved():
+            work = f"tasks: {len(event.tasks)}" if event.tasks else f"roles: {', '.join(event.roles)}"
+            text = f"plan {event.plan_id} approved by {event.approved_by}: {event.story.title} ({work})"
+        case events.DeliberationStarted():
+            text = f"task {event.task_id}: {event.role} council of {len(event.agents)} deliberates ({event.protocol})"
+        case events.AgentResult(status="completed"):
+            text = f"{event.agent_id} answered task {event.task_id} after {event.timing.total_seconds:.1f} s"
+        case events.AgentResult():
+            why = f"{event.error.kind}: {event.error.message}" if event.error else "no reason given"
+            text = f"{event.agent_id} failed on task {event.task_id}: {why}"
+        case events.DeliberationCompleted():
+            text = f"task {event.task_id} decided: {event.winner} wins of {len(event.ranking)}; {event.decision.title}"
+        case events.DeliberationFailed():
+            text = f"task {event.task_id} failed: {event.reason} {event.detail}"
+        case events.ResultLate():
+            text = f"{event.agent_id} answered task {event.task_id} {event.late_seconds:.1f} s late"
+        case events.PlanCompleted():
+            text = (
+                f"plan {event.plan_id} closed: {len(event.decided)} decided, {len(event.failed)} failed, "
+                f"{len(event.skipped)} skipped"
+            )
+        case events.ContextUpdated():
+            of = f"deliberation {event.deliberation_id}" if event.deliberation_id else f"story {event.story_id}"
+            text = f"{of} is in the graph: {len(event.changed)} nodes, version {event.version}"
+        case _:
+            text = event.key()
+    return shorten(text)
