@@ -1,1 +1,8 @@
-"""The local stack: starts and watches the real parts on one machine."""
+"""The local stack: starts and watches the real parts on one machine.
+
+    async with running_stack(home, free_ports=True) as stack:   # fleet.local.stack
+        stack.env["ORCHESTRATOR_ADDRESS"], stack.part("nats").kill(), stack.log_path("context")
+
+`parts` says what there is, `supervisor` starts and watches it, `guard` ends it when the supervisor cannot, and `addresses`
+tells other commands where it runs.
+"""

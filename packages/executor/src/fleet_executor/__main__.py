@@ -1,0 +1,3 @@
+from fleet_executor.main import main
+
+raise SystemExit(main())

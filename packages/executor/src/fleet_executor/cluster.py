@@ -1,0 +1,268 @@
+"""The adapter to Ray: the only file that imports it."""
+
+import asyncio
+import logging
+import platform
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional, TypeVar
+
+import msgspec
+import ray
+import ray.exceptions
+import ray.util
+import structlog
+from ray._private import services, state
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from fleet_executor.config import PREFIX, WorkerConfig, actor_names, code_folders, code_hash, pool_hash, pool_name
+from fleet_executor.jobs import ActorView, OpenJob
+from fleet_executor.ports import ClusterStats, NodeStats, Used, in_thread
+from fleet_executor.probe import probe
+from fleet_executor.versions import Versions, mismatch
+from fleet_executor.worker import VLLMAgentJob
+from fleet_wire.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+NAMESPACE = "swe-ai-fleet"
+RAY_ERRORS = (ray.exceptions.RayError, ConnectionError, OSError, RuntimeError, ValueError)
+"""What Ray raises when a cluster, a node or an actor is not there, or does not want us."""
+ACTOR_CALLS = 1000
+"""Short calls that one actor serves at once."""
+CALL_SECONDS = 5
+SURVEY_SECONDS = 2
+START_SECONDS = 120
+"""For a new worker process on a busy machine, its code's download included."""
+
+T = TypeVar("T")
+
+
+class RayCluster:
+    """See `ports.Cluster`. All of Ray's calls block, so each runs in a thread.
+
+    `take_signals` is called whenever a connection was made: Ray puts a handler of its own on SIGTERM, which aborts a process
+    that is still there three seconds later.
+    """
+
+    def __init__(self, address: str, config: WorkerConfig, pool_size: int, take_signals: Callable[[], None]) -> None:
+        self.address = address
+        self._take_signals = take_signals
+        self.ours = Versions(ray=ray.__version__, python=platform.python_version())
+        self._config = config
+        self._code = code_hash()
+        self.pool = pool_name(pool_hash(self._code, config))
+        self.actors: Sequence[str] = actor_names(self.pool, pool_size)
+        self._forget()
+
+    async def connect(self) -> None:
+        await self._ask(self._connect, None)
+        self._take_signals()
+        log.info("Ray Executor connected", ray_address=self.address, ray=self.ours.ray, python=self.ours.python)
+
+    async def disconnect(self) -> None:
+        self._forget()
+        await self._ask(ray.shutdown, 10)
+
+    async def check(self) -> None:
+        await self._ask(self._check, CALL_SECONDS)
+
+    async def probe(self) -> None:
+        await self._ask(self._probe, None)
+
+    async def make_pool(self) -> None:
+        await self._ask(self._make_pool, None)
+
+    async def survey(self, drain: Optional[bool]) -> Mapping[str, ActorView]:
+        return await self._ask(lambda: self._survey(drain), SURVEY_SECONDS + CALL_SECONDS)
+
+    async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
+        body = msgspec.json.encode(jobs)
+        work: Callable[[], str] = lambda: ray.get(self._handle(actor).accept.remote(body), timeout=CALL_SECONDS)  # noqa: E731
+        return await self._ask(work, CALL_SECONDS * 2)
+
+    async def kill(self, actor: str) -> None:
+        await self._ask(lambda: ray.kill(self._handle(actor), no_restart=True), CALL_SECONDS)
+        self._drop(actor)
+
+    async def stats(self) -> ClusterStats:
+        return await self._ask(self._stats, CALL_SECONDS * 4)
+
+    async def _ask(self, work: Callable[[], T], seconds: Optional[float]) -> T:
+        try:
+            return await in_thread(work, seconds)
+        except asyncio.TimeoutError as error:
+            raise Unavailable(f"the Ray cluster at {self.address} did not answer within {seconds} s") from error
+        except RAY_ERRORS as error:
+            raise Unavailable(self._sentence(error)) from error
+
+    def _sentence(self, error: Exception) -> str:
+        text = str(error) or type(error).__name__
+        refused = mismatch(text, self.address, self.ours)
+        return refused or f"the Ray cluster at {self.address} cannot be used: {' '.join(text.split())[:500]}"
+
+    @property
+    def _is_client(self) -> bool:
+        return self.address.startswith("ray://")
+
+    def _forget(self) -> None:
+        self._head: Optional[tuple[str, int]] = None
+        self._handles: dict[str, Any] = {}
+        self._asked: dict[str, Any] = {}
+        self._silent_since: dict[str, float] = {}
+        self._probed: set[str] = set()
+
+    def _drop(self, actor: str) -> None:
+        for table in (self._handles, self._asked, self._silent_since):
+            table.pop(actor, None)
+
+    def _connect(self) -> None:
+        if ray.is_initialized():
+            ray.shutdown()
+        self._head = self._find_head()
+        self._check()
+        options: dict[str, Any] = {
+            "namespace": NAMESPACE,
+            "log_to_driver": False,
+            "runtime_env": {"py_modules": code_folders(), "excludes": ["**/__pycache__"]},
+        }
+        if not self._is_client:
+            options.update(configure_logging=False, logging_level=logging.WARNING)
+        host, port = self._head
+        # Never without an address, and never `auto` again: Ray would start a cluster, or wait for a dead one.
+        ray.init(self.address if self._is_client else f"{host}:{port}", **options)
+
+    def _find_head(self) -> tuple[str, int]:
+        address = self.address[len("ray://") :] if self._is_client else self.address
+        if address == "auto":
+            address = services.canonicalize_bootstrap_address("auto") or ""
+        host, _, port = address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def _check(self) -> None:
+        """The port first: what asks a dead cluster blocks, and after a minute Ray ends the process."""
+        assert self._head is not None
+        socket.create_connection(self._head, timeout=2).close()
+        if ray.is_initialized():
+            ray.nodes()
+
+    def _probe(self) -> None:
+        nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        new = [node_id for node_id in nodes if node_id not in self._probed]
+        task = ray.remote(num_cpus=0)(probe)
+        refs = {
+            node_id: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
+                self._config.nats_creds
+            )
+            for node_id in new
+        }
+        problems = []
+        for node_id, ref in refs.items():
+            try:
+                answer = ray.get(ref, timeout=START_SECONDS)
+            except ray.exceptions.RayError as error:
+                problems.append(f"node {nodes[node_id]} cannot run our code: {' '.join(str(error).split())[-400:]}")
+                continue
+            if not answer["problems"] and answer["code"] != self._code:
+                answer["problems"].append(
+                    "runs another release of fleet_executor than was sent: remove it from its image"
+                )
+            problems.extend(f"node {nodes[node_id]} {problem}" for problem in answer["problems"])
+            if not answer["problems"]:
+                self._probed.add(node_id)
+                log.info("node probed", node=nodes[node_id], **answer["versions"])
+        self._probed &= set(nodes)
+        if problems:
+            raise Unavailable("; ".join(problems))
+
+    def _make_pool(self) -> None:
+        actor = ray.remote(VLLMAgentJob)
+        config = msgspec.json.encode(self._config)
+        for name in self.actors:
+            self._handles[name] = actor.options(
+                name=name,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                get_if_exists=True,
+                max_restarts=-1,
+                max_task_retries=-1,
+                max_concurrency=ACTOR_CALLS,
+                num_cpus=0,
+                scheduling_strategy="SPREAD",
+            ).remote(name, config)
+        codes = ray.get([self._handles[name].code.remote() for name in self.actors], timeout=START_SECONDS)
+        if set(codes) != {self._code}:
+            raise Unavailable(f"the pool {self.pool} runs other code than its name says")
+        log.info("pool of VLLMAgentJob", pool=self.pool, actors=len(codes))
+
+    def _handle(self, actor: str) -> Any:
+        if actor not in self._handles:
+            self._handles[actor] = ray.get_actor(actor, namespace=NAMESPACE)
+        return self._handles[actor]
+
+    def _survey(self, drain: Optional[bool]) -> dict[str, ActorView]:
+        for name in self._named():
+            if name not in self._asked:
+                told = None if drain is None else drain and name not in self.actors
+                try:
+                    self._asked[name] = self._handle(name).survey.remote(told)
+                except ValueError:  # it ended between the list and the look
+                    continue
+        asked = dict(self._asked)
+        if not asked:
+            return {}
+        done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=SURVEY_SECONDS)
+        views = {}
+        for name, ref in asked.items():
+            if ref in done:
+                self._asked.pop(name, None)
+                try:
+                    said = msgspec.json.decode(ray.get(ref))
+                    views[name] = msgspec.convert({"name": name, **said}, ActorView)
+                    self._silent_since.pop(name, None)
+                    continue
+                except ray.exceptions.RayActorError as error:
+                    log.warning("VLLMAgentJob does not answer", actor=name, reason=str(error).split("\n", 1)[0])
+                    self._handles.pop(name, None)
+            since = self._silent_since.setdefault(name, time.monotonic())
+            views[name] = ActorView(name=name, silent_seconds=max(time.monotonic() - since, 0.001))
+        gone = set(views) - set(self._named())
+        for name in gone:
+            self._drop(name)
+        return {name: view for name, view in views.items() if name not in gone}
+
+    @staticmethod
+    def _named() -> list[str]:
+        return [name for name in ray.util.list_named_actors() if name.startswith(PREFIX + "-")]
+
+    def _stats(self) -> ClusterStats:
+        free = ray.get(ray.remote(num_cpus=0)(_free).remote(), timeout=CALL_SECONDS * 3) if self._is_client else _free()
+        nodes = []
+        for node in ray.nodes():
+            total, left = node["Resources"], free.get(node["NodeID"], {})
+            amounts = {name: _used(total, left, key) for name, key in RESOURCES.items()} if node["Alive"] else {}
+            nodes.append(
+                NodeStats(
+                    node_id=node["NodeID"], address=node["NodeManagerAddress"], alive=bool(node["Alive"]), **amounts
+                )
+            )
+        total, left = ray.cluster_resources(), ray.available_resources()
+        sums = {name: _used(total, left, key) for name, key in RESOURCES.items()}
+        # Ray lets no other Python or Ray in than its own: ours are the cluster's.
+        return ClusterStats(nodes=nodes, ray_version=self.ours.ray, python_version=self.ours.python, **sums)
+
+
+RESOURCES = {"cpus": "CPU", "gpus": "GPU", "memory_bytes": "memory"}
+
+
+def _free() -> dict[str, dict[str, float]]:
+    """What is not reserved, by node and resource. Through Ray Client it runs as a task: a client cannot ask this."""
+    found: dict[str, dict[str, float]] = state.available_resources_per_node()
+    return found
+
+
+def _used(total: Mapping[str, float], left: Mapping[str, float], key: str) -> Used:
+    """Ray leaves out what is used up altogether, so what is not listed as left is in use."""
+    amount = float(total.get(key, 0))
+    return Used(used=max(0.0, amount - float(left.get(key, 0))), total=amount)

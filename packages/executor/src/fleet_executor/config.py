@@ -1,0 +1,58 @@
+"""What an actor is made of: its settings and the code it runs. Both are in the hash that names its pool."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal, Optional
+
+import msgspec
+
+import fleet_executor
+import fleet_wire
+
+PREFIX = "VLLMAgentJob"
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of an actor. Seconds are wall-clock; `attempts` counts calls to the model for one job, the first included."""
+
+    nats_url: str
+    nats_creds: Optional[str] = None
+    vllm_url: str
+    vllm_model: str = ""
+    concurrency: int = 64
+    connect_seconds: float = 5
+    first_token_seconds: float = 120
+    idle_seconds: float = 60
+    total_seconds: float = 600
+    attempts: int = 4
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = "console"
+
+
+def code_folders() -> list[str]:
+    """The folders of the packages that workers need."""
+    return [str(Path(str(package.__file__)).parent) for package in (fleet_wire, fleet_executor)]
+
+
+def code_hash() -> str:
+    """SHA-256 over the source of fleet_wire and fleet_executor as this process has them."""
+    digest = hashlib.sha256()
+    for folder in map(Path, code_folders()):
+        for path in sorted(folder.rglob("*.py"), key=lambda path: path.as_posix()):
+            name = f"{folder.name}/{path.relative_to(folder).as_posix()}".encode()
+            content = path.read_bytes()
+            digest.update(b"%d %s %d " % (len(name), name, len(content)) + content)
+    return digest.hexdigest()
+
+
+def pool_hash(code: str, config: WorkerConfig) -> str:
+    """Twelve hex digits that name a pool: other code or other settings make another one."""
+    return hashlib.sha256(code.encode() + msgspec.json.encode(config)).hexdigest()[:12]
+
+
+def pool_name(digest: str) -> str:
+    return f"{PREFIX}-{digest}"
+
+
+def actor_names(pool: str, size: int) -> list[str]:
+    return [f"{pool}-{number}" for number in range(size)]

@@ -1,0 +1,126 @@
+"""Where the executor is wired."""
+
+import asyncio
+import datetime as dt
+import os
+import sys
+import threading
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Optional, TypeVar
+
+import structlog
+
+from fleet_executor.cluster import RayCluster
+from fleet_executor.keeper import Keeper
+from fleet_executor.ports import BLOCKING
+from fleet_executor.registry import Registry
+from fleet_executor.server import SERVICE_NAME, Parts, Servicer
+from fleet_executor.settings import ExecutorSettings
+from fleet_wire import apply, logs, rpc, service
+from fleet_wire.bus import TRANSIENT, Bus, connect
+from fleet_wire.errors import Unavailable
+from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2_grpc as pb_grpc
+from fleet_wire.settings import load_or_exit
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+STREAMS = ("AGENT_RESULTS", "VLLM_STREAMING", "KV_jobs")
+
+
+async def serve(settings: ExecutorSettings) -> bool:
+    """Runs until a signal. The server is up, and answers GetStatus, before anything else is there."""
+    stop = asyncio.Event()
+    take_signals = partial(service.stop_on_signals, stop)
+    take_signals()
+    readiness = rpc.Readiness("nats", "streams", "ray", "pool", "registry")
+    cluster = RayCluster(settings.ray_address, settings.worker_config(), settings.pool_size, take_signals)
+    parts = Parts(
+        readiness=readiness,
+        cluster=cluster,
+        model=settings.vllm_model,
+        ray_version=cluster.ours.ray,
+        started_at=_now(),
+    )
+    servicer = Servicer(parts)
+    address = f"{settings.bind_host}:{settings.grpc_port}"
+    try:
+        async with rpc.server(
+            address, partial(pb_grpc.add_RayExecutorServiceServicer_to_server, servicer), [SERVICE_NAME], readiness
+        ) as port:
+            log.info("Ray Executor listens", address=f"{settings.bind_host}:{port}", pool=cluster.pool)
+            return await service.supervise({"executor": _run(settings, parts, stop)}, stop)
+    except Unavailable as error:
+        log.error("Ray Executor cannot serve", reason=str(error))
+        return False
+
+
+async def _run(settings: ExecutorSettings, parts: Parts, stop: asyncio.Event) -> None:
+    readiness = parts.readiness
+    bus = await _unless_stopped(connect(settings.nats_url, "ray-executor", settings.nats_creds), stop)
+    if bus is None:
+        return
+    try:
+        readiness.report("nats", None)
+        if await _unless_stopped(_streams(bus, readiness), stop) is None:
+            return
+        parts.registry = Registry.on(bus)
+        parts.keeper = Keeper(parts.cluster, parts.registry, bus, readiness, _now)
+        loops = {
+            "keeper": parts.keeper.run(stop),
+            "nats": service.until_closed(bus.closed, stop),
+            "parts": service.every(2, partial(_watch, bus, readiness), stop),
+        }
+        if not await service.supervise(loops, stop):
+            raise Unavailable("a loop of the executor ended")
+    finally:
+        await bus.close()
+
+
+async def _streams(bus: Bus, readiness: rpc.Readiness) -> bool:
+    await apply.wait_for(bus, STREAMS, readiness.reporter("streams"))
+    readiness.report("streams", None)
+    return True
+
+
+async def _watch(bus: Bus, readiness: rpc.Readiness) -> None:
+    """Whether what was there at the start still is."""
+    readiness.report("nats", None if bus.connected else "not connected")
+    try:
+        problems = await apply.check(bus, STREAMS)
+    except TRANSIENT as error:
+        readiness.report("nats", f"does not answer: {error or type(error).__name__}")
+        return
+    reason = "; ".join(f"{problem.stream} {problem.problem}" for problem in problems)
+    readiness.report("streams", f"{reason} (run `fleet streams apply`)" if reason else None)
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> Optional[T]:
+    """What the work brings, or None when the stop came first."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return None
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc)
+
+
+def main() -> int:
+    settings = load_or_exit(ExecutorSettings)
+    logs.configure("ray-executor", settings.log_level, settings.log_format)
+    code = service.run(partial(serve, settings))
+    log.info("Ray Executor stopped", code=code)
+    if any(thread.name == BLOCKING for thread in threading.enumerate()):
+        # It waits for a cluster that is gone, and so would Ray's own good-bye at the exit.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

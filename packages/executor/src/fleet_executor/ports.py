@@ -1,0 +1,103 @@
+"""What the executor needs of a cluster, as a Protocol: `cluster.RayCluster` is the real one."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Optional, Protocol, TypeVar
+
+import msgspec
+
+from fleet_executor.jobs import ActorView, OpenJob
+
+T = TypeVar("T")
+
+BLOCKING = "fleet-blocking"
+"""Name of the threads of `in_thread`."""
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    used: float
+    total: float
+
+
+class NodeStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead node has no amounts."""
+
+    node_id: str
+    address: str
+    alive: bool
+    cpus: Optional[Used] = None
+    gpus: Optional[Used] = None
+    memory_bytes: Optional[Used] = None
+
+
+class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
+    nodes: list[NodeStats]
+    cpus: Used
+    gpus: Used
+    memory_bytes: Used
+    ray_version: str
+    python_version: str
+
+
+class Cluster(Protocol):
+    """Every call raises Unavailable, with a sentence for the operator, while the cluster cannot do it."""
+
+    pool: str
+    """Name of the pool that this release makes."""
+    actors: Sequence[str]
+    """Its actors' names."""
+
+    async def connect(self) -> None:
+        """Connects to a cluster that runs already; never starts one."""
+
+    async def disconnect(self) -> None:
+        """Lets go of the cluster, also of one that is gone; the actors stay."""
+
+    async def check(self) -> None:
+        """Whether the cluster still answers."""
+
+    async def probe(self) -> None:
+        """Proves on every node not seen before that our code runs there."""
+
+    async def make_pool(self) -> None:
+        """Makes the actors of the pool that do not exist, and waits until all run our code."""
+
+    async def survey(self, drain: Optional[bool]) -> Mapping[str, ActorView]:
+        """Asks every actor of every pool what it holds. With `drain` True those of other pools are told to take no more
+        jobs, and those of this one to take them; with None they are only asked."""
+
+    async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
+        """Gives jobs to an actor; answers with its reason where it does not take them, else with nothing."""
+
+    async def kill(self, actor: str) -> None:
+        """Ends an actor for good."""
+
+    async def stats(self) -> ClusterStats:
+        """What the cluster says of itself, now."""
+
+
+async def in_thread(work: Callable[[], T], seconds: Optional[float] = None) -> T:
+    """Runs what blocks in a thread that does not keep the process alive: a call of Ray can block for minutes.
+
+    Raises asyncio.TimeoutError after `seconds`; the thread goes on, and what it brings is dropped.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 (raised again where it is awaited)
+            settle(future.set_exception, error)
+        else:
+            settle(future.set_result, result)
+
+    def settle(how: Callable[..., None], outcome: object) -> None:
+        try:
+            loop.call_soon_threadsafe(lambda: None if future.done() else how(outcome))
+        except RuntimeError:  # the loop has ended, and with it whoever asked
+            return
+
+    threading.Thread(target=run, name=BLOCKING, daemon=True).start()
+    return await asyncio.wait_for(future, seconds)

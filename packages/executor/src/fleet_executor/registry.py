@@ -1,0 +1,130 @@
+"""The registry of jobs, in the JetStream bucket `jobs`. It outlives the executor and every actor.
+
+Keys: `claim.{job_id}` · `open.{deliberation_id}.{job_id}` · `ended.{deliberation_id}.{job_id}` · `pool.current`
+"""
+
+import asyncio
+import datetime as dt
+from collections.abc import Sequence
+from typing import Optional
+
+from fleet_executor.jobs import EndedJob, JobClaim, OpenJob, PoolClaim, content_hash
+from fleet_wire import topology
+from fleet_wire.bus import Bus
+from fleet_wire.errors import AlreadyExists, Conflict
+from fleet_wire.kv import Bucket, Entry, JetStreamBucket, change
+
+POOL_KEY = "pool.current"
+
+
+class Registry:
+    """Every call raises Unavailable while the store is away."""
+
+    def __init__(
+        self, claims: Bucket[JobClaim], open_jobs: Bucket[OpenJob], ended: Bucket[EndedJob], pools: Bucket[PoolClaim]
+    ) -> None:
+        self._claims = claims
+        self._open = open_jobs
+        self._ended = ended
+        self._pools = pools
+
+    @classmethod
+    def on(cls, bus: Bus) -> "Registry":
+        """The registry as the bus's server holds it."""
+        return cls(
+            JetStreamBucket(bus, "jobs", JobClaim),
+            JetStreamBucket(bus, "jobs", OpenJob),
+            JetStreamBucket(bus, "jobs", EndedJob),
+            JetStreamBucket(bus, "jobs", PoolClaim),
+        )
+
+    async def accept(self, jobs: Sequence[OpenJob]) -> list[OpenJob]:
+        """Records the jobs and answers with those that were not known. All or none: where an id belongs to another
+        content it raises AlreadyExists and records nothing."""
+        taken = await asyncio.gather(*(self._claim(job) for job in jobs), return_exceptions=True)
+        errors = [outcome for outcome in taken if isinstance(outcome, BaseException)]
+        if errors:
+            new = [job for job, outcome in zip(jobs, taken) if outcome is True]
+            await asyncio.gather(*(self._claims.delete(f"claim.{job.spec.job_id}") for job in new))
+            raise errors[0]
+        recorded = await asyncio.gather(*(self._record(job, is_new is True) for job, is_new in zip(jobs, taken)))
+        return [job for job, is_new in zip(jobs, recorded) if is_new]
+
+    async def hand_on(self, entry: Entry[OpenJob], job: OpenJob) -> None:
+        """Writes who has the job now; raises Conflict where somebody else has written, or the job is closed."""
+        await self._open.update(f"open.{entry.value.key}", job, entry.revision)
+
+    async def end(self, ended: EndedJob) -> EndedJob:
+        """Records the end of a job and answers with the end that stands, which is the first one."""
+        key = f"ended.{ended.key}"
+        while True:
+            try:
+                await self._ended.create(key, ended, topology.RESULT_TTL)
+                return ended
+            except Conflict:
+                standing = await self._ended.get(key)
+                if standing is not None:
+                    return standing.value
+
+    async def ended(self, key: str) -> Optional[EndedJob]:
+        """How the job `{deliberation_id}.{job_id}` ended, if it did."""
+        entry = await self._ended.get(f"ended.{key}")
+        return entry.value if entry else None
+
+    async def is_open(self, key: str) -> bool:
+        """Whether the end of the job still has to be published."""
+        return await self._open.get(f"open.{key}") is not None
+
+    async def close(self, key: str) -> None:
+        """The end of the job is published."""
+        await self._open.delete(f"open.{key}")
+
+    async def open_jobs(self, deliberation_id: str = "") -> list[Entry[OpenJob]]:
+        """Those of one deliberation, or all."""
+        prefix = f"open.{deliberation_id}." if deliberation_id else "open."
+        return [entry async for entry in self._open.entries(prefix)]
+
+    async def ended_jobs(self, deliberation_id: str) -> list[EndedJob]:
+        return [entry.value async for entry in self._ended.entries(f"ended.{deliberation_id}.")]
+
+    async def claim_pool(self, pool: str, now: dt.datetime) -> None:
+        """Makes this pool the one that takes new jobs."""
+
+        def step(current: Optional[PoolClaim]) -> Optional[PoolClaim]:
+            return None if current and current.pool == pool else PoolClaim(pool=pool, claimed_at=now)
+
+        await change(self._pools, POOL_KEY, step)
+
+    async def current_pool(self) -> Optional[PoolClaim]:
+        entry = await self._pools.get(POOL_KEY)
+        return entry.value if entry else None
+
+    async def _claim(self, job: OpenJob) -> bool:
+        """Whether the id was free. A claim outlives what is kept of the job, so that there is no gap between the two."""
+        key = f"claim.{job.spec.job_id}"
+        digest = content_hash(job.deliberation_id, job.task_id, job.spec)
+        claim = JobClaim(deliberation_id=job.deliberation_id, content_hash=digest)
+        ttl = max(job.deadline - job.accepted_at, dt.timedelta()) + topology.RESULT_TTL + dt.timedelta(hours=1)
+        while True:
+            try:
+                await self._claims.create(key, claim, ttl)
+                return True
+            except Conflict:
+                entry = await self._claims.get(key)
+                if entry is None:
+                    continue
+                if entry.value != claim:
+                    raise AlreadyExists(f"job {job.spec.job_id} exists with another content") from None
+                return False
+
+    async def _record(self, job: OpenJob, is_new: bool) -> bool:
+        if not is_new and await self.ended(job.key) is not None:
+            return False
+        try:
+            await self._open.create(f"open.{job.key}", job)
+        except Conflict:
+            return False
+        if not is_new and await self.ended(job.key) is not None:
+            await self.close(job.key)  # it ended, and was closed, between the two looks
+            return False
+        return True

@@ -1,0 +1,293 @@
+"""Streaming chat completions from vLLM, or any server of the same API, with time-outs and retries.
+
+What goes wrong is a ModelError of one of these kinds:
+    unreachable  no connection, or it broke off          retryable
+    timeout      no first token, or a pause, too long    retryable
+    http         another status than 200                 retryable for 408, 425, 429 and 5xx
+    empty        an answer without text                  not retryable: the same seed gives the same
+    malformed    not what the API says                   not retryable
+A retryable one is tried again here until the first token has come; text that was shown is never begun anew.
+"""
+
+import asyncio
+import dataclasses
+import json
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Optional
+
+import aiohttp
+import msgspec
+import structlog
+
+from fleet_executor.config import WorkerConfig
+from fleet_executor.jobs import JobSpec
+from fleet_executor.sse import SseError, SseParser
+from fleet_wire.events import JobError, Usage
+
+log = structlog.get_logger(__name__)
+
+RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 8.0
+MAX_ANSWER_CHARS = 1024 * 1024
+"""Sixteen thousand tokens, the most a job may ask for, stay far below: more is a server that does not end."""
+SEED_SPACE = 2**31
+"""A job's 64-bit seed is folded into what every server takes."""
+
+
+class ModelError(Exception):
+    """A call that brought no answer."""
+
+    def __init__(self, kind: str, message: str, retryable: bool, pause_seconds: float = 0) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.retryable = retryable
+        self.pause_seconds = pause_seconds
+        """How long the server asked to wait before the next call."""
+
+    def job_error(self) -> JobError:
+        return JobError(kind=self.kind, message=self.message[:1000], retryable=self.retryable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """`first_token_seconds` counts from the call, retries included."""
+
+    text: str
+    model: str
+    usage: Usage
+    first_token_seconds: float
+
+
+class _Delta(msgspec.Struct):
+    content: Optional[str] = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta = msgspec.field(default_factory=_Delta)
+    finish_reason: Optional[str] = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: Optional[int] = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: Optional[int] = None
+    completion_tokens: Optional[int] = None
+    prompt_tokens_details: Optional[_Details] = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    model: Optional[str] = None
+    usage: Optional[_Usage] = None
+    error: Any = None
+
+
+class ModelClient:
+    """Asks one server. `session` comes with `TCPConnector(force_close=True)`: llama.cpp's server ends a connection after a
+    stream without saying so."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        config: WorkerConfig,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._session = session
+        self._config = config
+        self._sleep = sleep
+        self.model = config.vllm_model
+        """Empty until the server was asked."""
+
+    async def complete(self, spec: JobSpec, on_text: Callable[[str], None]) -> Answer:
+        """The model's answer; `on_text` gets it piece by piece. Raises ModelError."""
+        started = _now()
+        attempt = 0
+        while True:
+            attempt += 1
+            stream = _Stream(on_text)
+            try:
+                await self._run(spec, stream)
+                text = _whole(stream.text)
+                if not text.strip():
+                    raise ModelError("empty", "the model answered with no text", retryable=False)
+                return Answer(text, stream.model or self.model, stream.usage, (stream.first_at or _now()) - started)
+            except ModelError as error:
+                if not error.retryable or stream.first_at is not None or attempt >= self._config.attempts:
+                    raise
+                pause = max(error.pause_seconds, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)) * random.uniform(0.5, 1)
+                log.info("model is asked again", job_id=spec.job_id, kind=error.kind, reason=error.message)
+                await self._sleep(min(pause, LONGEST_PAUSE_SECONDS))
+
+    async def _run(self, spec: JobSpec, stream: "_Stream") -> None:
+        try:
+            await asyncio.wait_for(self._stream(spec, stream), self._config.total_seconds)
+        except asyncio.TimeoutError as error:
+            raise self._late(f"an answer within {self._config.total_seconds:g} s") from error
+
+    async def _stream(self, spec: JobSpec, stream: "_Stream") -> None:
+        body = {
+            "model": await self._model(),
+            "messages": msgspec.to_builtins(spec.messages),
+            "max_tokens": spec.max_tokens,
+            "temperature": spec.temperature,
+            "seed": spec.seed % SEED_SPACE,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        begun = _now()
+        response = await self._call("POST", "/v1/chat/completions", self._config.first_token_seconds, json=body)
+        try:
+            await self._check(response)
+            parser = SseParser()
+            while not stream.done:
+                if stream.first_at is None:
+                    limit, missing = self._config.first_token_seconds - (_now() - begun), "a first token"
+                else:
+                    limit, missing = self._config.idle_seconds, "another token"
+                try:
+                    chunk = await asyncio.wait_for(response.content.readany(), max(limit, 0.001))
+                except asyncio.TimeoutError as error:
+                    raise self._late(f"{missing} in time") from error
+                except (aiohttp.ClientError, OSError) as error:
+                    raise self._broken(stream, error) from error
+                if not chunk:
+                    break
+                for data in _fed(parser, chunk):
+                    stream.take(data)
+            if not stream.done and not stream.finished:
+                if stream.events == 0:
+                    raise ModelError("malformed", "the model's answer is no stream of events", retryable=False)
+                raise self._broken(stream, None)
+        finally:
+            response.close()
+
+    async def _model(self) -> str:
+        if not self.model:
+            response = await self._call("GET", "/v1/models", self._config.connect_seconds * 2)
+            try:
+                await self._check(response)
+                listed = await asyncio.wait_for(response.read(), self._config.connect_seconds * 2)
+            except asyncio.TimeoutError as error:
+                raise self._late("its list of models in time") from error
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._unreachable(error) from error
+            finally:
+                response.close()
+            try:
+                self.model = str(json.loads(listed)["data"][0]["id"])
+            except (ValueError, LookupError, TypeError) as error:
+                raise ModelError("malformed", "the model server lists no model: set VLLM_MODEL", False) from error
+        return self.model
+
+    async def _call(self, method: str, path: str, seconds: float, **options: Any) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect_seconds)
+        url = self._config.vllm_url + path
+        try:
+            # No redirect is followed: the setting is the only address that is asked.
+            return await asyncio.wait_for(
+                self._session.request(method, url, timeout=timeout, allow_redirects=False, **options), seconds
+            )
+        except aiohttp.ServerTimeoutError as error:  # of the connection: no other is set in `timeout`
+            raise self._unreachable(error) from error
+        except asyncio.TimeoutError as error:
+            raise self._late(f"an answer within {seconds:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable(error) from error
+
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        if response.status == 200:
+            return
+        try:
+            text = (await asyncio.wait_for(response.content.read(500), 2)).decode("utf-8", "replace")
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+            text = ""
+        if response.status == 404:
+            self.model = self._config.vllm_model  # another model may be served by now
+        message = f"the model server answered {response.status} {response.reason or ''}: {' '.join(text.split())[:300]}"
+        wait = response.headers.get("Retry-After", "")
+        raise ModelError(
+            "http", message.rstrip(": "), response.status in RETRY_STATUS, float(wait) if wait.isdecimal() else 0
+        )
+
+    def _late(self, missing: str) -> ModelError:
+        return ModelError("timeout", f"the model server at {self._config.vllm_url} did not send {missing}", True)
+
+    def _unreachable(self, error: Exception) -> ModelError:
+        reason = str(error) or type(error).__name__
+        return ModelError("unreachable", f"no model server answers at {self._config.vllm_url}: {reason}", True)
+
+    def _broken(self, stream: "_Stream", error: Optional[Exception]) -> ModelError:
+        reason = f": {str(error) or type(error).__name__}" if error else ""
+        return ModelError("unreachable", f"the answer broke off after {stream.size} characters{reason}", True)
+
+
+class _Stream:
+    """What has come of an answer so far."""
+
+    def __init__(self, on_text: Callable[[str], None]) -> None:
+        self._on_text = on_text
+        self._pieces: list[str] = []
+        self.size = 0
+        self.events = 0
+        self.model = ""
+        self.usage = Usage()
+        self.first_at: Optional[float] = None
+        self.finished = False
+        self.done = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def take(self, data: str) -> None:
+        """One event's data."""
+        self.events += 1
+        if data.strip() == "[DONE]":
+            self.done = True
+            return
+        try:
+            # The standard library's reader, since a model may write half of a surrogate pair, which msgspec refuses.
+            chunk = msgspec.convert(json.loads(data), _Chunk)
+        except (ValueError, msgspec.ValidationError, RecursionError) as error:
+            raise ModelError("malformed", f"an event of the answer cannot be read: {error}", False) from error
+        if chunk.error is not None:
+            raise ModelError("http", f"the model server reports: {json.dumps(chunk.error)[:300]}", False)
+        self.model = chunk.model or self.model
+        if chunk.usage is not None:
+            details = chunk.usage.prompt_tokens_details or _Details()
+            self.usage = Usage(
+                prompt=chunk.usage.prompt_tokens or 0,
+                completion=chunk.usage.completion_tokens or 0,
+                cached=details.cached_tokens or 0,
+            )
+        for choice in chunk.choices[:1]:
+            self.finished = self.finished or choice.finish_reason is not None
+            text = choice.delta.content
+            if text:
+                self.first_at = self.first_at or _now()
+                self.size += len(text)
+                if self.size > MAX_ANSWER_CHARS:
+                    raise ModelError("malformed", f"the answer is above {MAX_ANSWER_CHARS} characters", False)
+                self._pieces.append(text)
+                self._on_text(text)
+
+
+def _fed(parser: SseParser, chunk: bytes) -> list[str]:
+    try:
+        return parser.feed(chunk)
+    except SseError as error:
+        raise ModelError("malformed", f"the answer is no stream of events: it holds {error}", False) from error
+
+
+def _whole(text: str) -> str:
+    """Surrogate pairs that came in two pieces are joined; what stays single becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

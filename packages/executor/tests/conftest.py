@@ -1,0 +1,79 @@
+import asyncio
+import datetime as dt
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import stack
+from scripted_model import ScriptedModel
+
+from fleet_wire import apply
+from fleet_wire.bus import Bus, connect
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[ScriptedModel]:
+    server = ScriptedModel()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_script(request: pytest.FixtureRequest) -> None:
+    if "model" in request.fixturenames:
+        server = request.getfixturevalue("model")
+        server.script.clear()
+        server.asked.clear()
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with all streams."""
+
+    async def streams(url: str) -> None:
+        made = await connect(url, "test", wait=dt.timedelta(seconds=10))
+        await apply.apply(made)
+        await made.close()
+
+    with stack.nats_server(tmp_path_factory.mktemp("nats")) as url:
+        asyncio.run(streams(url))
+        yield url
+
+
+@pytest.fixture
+async def bus(nats_url: str) -> AsyncIterator[Bus]:
+    made = await connect(nats_url, "test", wait=dt.timedelta(seconds=10))
+    yield made
+    await made.close()
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[stack.RayHead]:
+    """A cluster for the whole session; FLEET_TEST_RAY_ADDRESS names one that runs already, to save its start."""
+    head = stack.RayHead(os.environ.get("FLEET_TEST_RAY_ADDRESS"))
+    yield head
+    head.close()
+
+
+@pytest.fixture(scope="session")
+def settings(nats_url: str, ray_head: stack.RayHead, model: ScriptedModel) -> dict[str, str]:
+    return {"NATS_URL": nats_url, "RAY_ADDRESS": ray_head.address, "VLLM_URL": model.url, "LOG_FORMAT": "json"}
+
+
+@pytest.fixture(scope="session")
+def executor(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> Iterator[stack.Executor]:
+    made = stack.Executor(tmp_path_factory.mktemp("executor"), settings)
+    yield made
+    made.kill()
+
+
+@pytest.fixture(scope="session")
+def newest_python() -> str:
+    """Python with the newest Ray, where that is not what runs the tests."""
+    if not Path(stack.NEWEST).exists():
+        pytest.skip("NOT TESTED: no environment with the newest Ray (.venv-executor-newest)")
+    if sys.version_info[:2] == (3, 13):
+        pytest.skip("NOT TESTED here: these tests run on the newest Ray themselves")
+    return str(stack.NEWEST)

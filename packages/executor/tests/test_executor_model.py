@@ -1,0 +1,221 @@
+"""The client of the model: the event stream, and every way a call can fail, over real HTTP."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import spec
+from scripted_model import TAIL, ScriptedModel, piece
+from stack import free_port
+
+from fleet_executor.config import WorkerConfig
+from fleet_executor.sse import MAX_EVENT_BYTES, SseError, SseParser
+from fleet_executor.vllm import ModelClient, ModelError
+
+Make = Callable[..., ModelClient]
+
+
+def cut_up(body: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    return [body[start:end] for start, end in zip(places, places[1:])]
+
+
+def parsed(chunks: list[bytes]) -> list[str]:
+    parser = SseParser()
+    return [event for chunk in chunks for event in parser.feed(chunk)]
+
+
+@given(
+    texts=st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\r\n")), max_size=5),
+    cuts=st.lists(st.integers(min_value=0, max_value=10_000), max_size=20),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    comment=st.booleans(),
+)
+def test_events_come_out_the_same_wherever_the_bytes_are_cut(
+    texts: list[str], cuts: list[int], end: str, comment: bool
+) -> None:
+    extra = f": ping{end}{end}event: x{end}" if comment else ""
+    body = "".join(f"{extra}data: {text}{end}{end}" for text in texts) + f":{end}"
+    assert parsed(cut_up(body.encode(), cuts)) == texts
+
+
+@given(st.lists(st.binary(max_size=200), max_size=10))
+def test_garbage_is_refused_or_ignored_but_never_breaks_the_parser(chunks: list[bytes]) -> None:
+    parser = SseParser()
+    try:
+        for chunk in chunks:
+            for event in parser.feed(chunk):
+                assert isinstance(event, str)
+    except SseError:
+        pass
+
+
+def test_lines_of_data_are_joined_and_a_byte_order_mark_is_skipped() -> None:
+    assert parsed([b"\xef\xbb\xbfdata: a\ndata:b\n\n"]) == ["a\nb"]
+
+
+def test_an_event_without_end_is_refused() -> None:
+    parser = SseParser()
+    with pytest.raises(SseError):
+        for _ in range(MAX_EVENT_BYTES // 10_000 + 2):
+            parser.feed(b"x" * 10_000)
+
+
+@pytest.fixture
+async def make(model: ScriptedModel) -> AsyncIterator[Make]:
+    sessions = []
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    def build(**changes: Any) -> ModelClient:
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+        sessions.append(session)
+        values = {
+            "nats_url": "nats://-",
+            "vllm_url": model.url,
+            "first_token_seconds": 0.4,
+            "idle_seconds": 0.4,
+            **changes,
+        }
+        client = ModelClient(session, WorkerConfig(**values), sleep)
+        client.pauses = pauses  # type: ignore[attr-defined]
+        return client
+
+    yield build
+    for session in sessions:
+        await session.close()
+
+
+async def failure(client: ModelClient) -> tuple[ModelError, str]:
+    shown: list[str] = []
+    with pytest.raises(ModelError) as caught:
+        await client.complete(spec(), shown.append)
+    return caught.value, "".join(shown)
+
+
+async def test_an_answer_comes_with_its_usage_and_piece_by_piece(make: Make, model: ScriptedModel) -> None:
+    shown: list[str] = []
+    answer = await make().complete(spec(seed=2**64 - 1), shown.append)
+    assert (answer.text, shown) == ("one two three", ["one", " two", " three"])
+    assert (answer.usage.prompt, answer.usage.completion, answer.usage.cached) == (12, 3, 8)
+    assert answer.model == "scripted"
+    assert 0 < answer.first_token_seconds < 5
+    asked = model.asked[-1]
+    assert asked["messages"] == [{"role": "user", "content": "one two three"}]
+    assert (asked["model"], asked["max_tokens"], asked["temperature"]) == ("scripted", 64, 0.5)
+    assert asked["seed"] == 2**31 - 1
+    assert asked["stream"] is True
+    assert asked["stream_options"] == {"include_usage": True}
+
+
+async def test_a_model_that_is_set_is_not_asked_for(make: Make, model: ScriptedModel) -> None:
+    await make(vllm_model="mine").complete(spec(), lambda text: None)
+    assert model.asked[-1]["model"] == "mine"
+
+
+async def test_nobody_there_is_unreachable(make: Make) -> None:
+    client = make(vllm_url=f"http://127.0.0.1:{free_port()}", attempts=3)
+    error, _ = await failure(client)
+    assert (error.kind, error.retryable) == ("unreachable", True)
+    assert len(client.pauses) == 2  # type: ignore[attr-defined]
+
+
+async def test_an_error_before_the_first_token_is_tried_again(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [500, 503, [b""]]
+    answer = await make(attempts=4).complete(spec(), lambda text: None)
+    assert answer.text == "one two three"
+    assert len(model.asked) == 4
+
+
+async def test_a_server_that_keeps_failing_is_given_up(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [500] * 9
+    error, _ = await failure(make(attempts=3))
+    assert (error.kind, error.retryable, len(model.asked)) == ("http", True, 3)
+    assert "500" in error.message and "the model says no" in error.message
+
+
+async def test_a_refusal_is_not_tried_again(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [400]
+    error, _ = await failure(make())
+    assert (error.kind, error.retryable, len(model.asked)) == ("http", False, 1)
+
+
+async def test_a_redirect_is_not_followed(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [307]
+    error, _ = await failure(make())
+    assert error.kind == "http" and "307" in error.message
+
+
+async def test_a_stall_before_the_first_token_times_out_and_is_tried_again(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [[b": wait\n\n", 3, *TAIL]]
+    answer = await make(attempts=2).complete(spec(), lambda text: None)
+    assert answer.text == "one two three"
+    model.script[:] = [[3, *TAIL], [3, *TAIL]]
+    error, _ = await failure(make(attempts=2))
+    assert (error.kind, error.retryable) == ("timeout", True)
+
+
+async def test_a_stall_between_tokens_times_out_and_is_not_begun_anew(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [[piece("half"), 3, *TAIL]]
+    error, shown = await failure(make())
+    assert (error.kind, shown, len(model.asked)) == ("timeout", "half", 1)
+
+
+async def test_an_answer_that_takes_too_long_altogether_times_out(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [[step for _ in range(20) for step in (piece("x"), 0.1)]]
+    error, _ = await failure(make(total_seconds=0.5))
+    assert error.kind == "timeout"
+
+
+async def test_a_stream_that_breaks_off_is_unreachable_and_no_answer(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [[piece("half of an"), 0.05]]
+    error, shown = await failure(make())
+    assert (error.kind, error.retryable, shown) == ("unreachable", True, "half of an")
+    assert "broke off" in error.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"data: {not json}\n\n", b'data: {"choices": 3}\n\n', b"data: [1]\n\n", b"data: \xff\xfe\n\n", b"data: 7\n\n"],
+)
+async def test_garbage_in_the_stream_is_malformed(body: bytes, make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [[body, *TAIL]]
+    error, _ = await failure(make())
+    assert (error.kind, error.retryable, len(model.asked)) == ("malformed", False, 1)
+
+
+async def test_an_error_inside_the_stream_is_reported(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [[f"data: {json.dumps({'error': {'message': 'out of memory'}})}\n\n".encode(), *TAIL]]
+    error, _ = await failure(make())
+    assert error.kind == "http" and "out of memory" in error.message
+
+
+@pytest.mark.parametrize("body", [TAIL, [piece("  \n"), *TAIL]])
+async def test_an_answer_without_text_is_empty(body: list[Any], make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [body]
+    error, _ = await failure(make())
+    assert (error.kind, error.retryable) == ("empty", False)
+
+
+async def test_half_pairs_of_surrogates_are_joined(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [[piece("a\ud83d"), piece("\ude00b\ud83d"), *TAIL]]
+    answer = await make().complete(spec(), lambda text: None)
+    assert answer.text == "a\U0001f600b\ufffd"
+
+
+async def test_leaving_a_call_ends_it_at_the_server(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [[step for _ in range(100) for step in (piece("x"), 0.05)]]
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(make().complete(spec(), lambda text: None), 0.5)
+    for _ in range(40):
+        if model.streaming == 0:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the server still streams")

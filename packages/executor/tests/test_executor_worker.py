@@ -1,0 +1,235 @@
+"""The actor as a plain object, on a real NATS and a scripted model."""
+
+import asyncio
+import datetime as dt
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from integration import drained
+from samples import open_job, spec
+from scripted_model import TAIL, ScriptedModel, piece
+
+from fleet_executor.config import WorkerConfig
+from fleet_executor.ending import finish
+from fleet_executor.jobs import OpenJob, completed, failed
+from fleet_executor.reconcile import reconcile
+from fleet_executor.registry import Registry
+from fleet_executor.worker import VLLMAgentJob
+from fleet_wire import events, ids
+from fleet_wire.bus import Bus
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc)
+
+
+def fresh_job(prompt: str = "one two three", **changes: Any) -> OpenJob:
+    """A job of a deliberation of its own, since all tests share one server."""
+    name = ids.derived("delib", time.monotonic_ns())
+    messages = [{"role": "user", "content": prompt}]
+    asked = msgspec.convert(
+        {**msgspec.to_builtins(spec()), "job_id": f"job-{name}", "messages": messages}, type(spec())
+    )
+    return open_job(now=now(), spec=asked, deliberation_id=name, task_id=f"task-{name}", **changes)
+
+
+@pytest.fixture
+def registry(bus: Bus) -> Registry:
+    return Registry.on(bus)
+
+
+@pytest.fixture
+async def actor(bus: Bus, nats_url: str, model: ScriptedModel) -> AsyncIterator[VLLMAgentJob]:
+    config = WorkerConfig(nats_url=nats_url, vllm_url=model.url, first_token_seconds=1, idle_seconds=1, attempts=2)
+    made = VLLMAgentJob("pool-0", msgspec.json.encode(config))
+    yield made
+    await made.close()
+
+
+async def give(actor: VLLMAgentJob, registry: Registry, *jobs: OpenJob) -> str:
+    await registry.accept(jobs)
+    return await actor.accept(msgspec.json.encode(jobs))
+
+
+async def held(actor: VLLMAgentJob) -> list[str]:
+    found: list[str] = msgspec.json.decode(await actor.survey(None))["held"]
+    return found
+
+
+async def idle(actor: VLLMAgentJob) -> None:
+    for _ in range(200):
+        if not await held(actor):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the actor is still at work")
+
+
+async def results(bus: Bus, job: OpenJob) -> list[events.AgentResult]:
+    return await drained(bus, f"agent.results.{job.task_id}", "AGENT_RESULTS", 0, 0.4)  # type: ignore[return-value]
+
+
+async def test_a_job_ends_in_the_registry_and_on_the_bus(actor: VLLMAgentJob, registry: Registry, bus: Bus) -> None:
+    job = fresh_job()
+    assert await give(actor, registry, job) == ""
+    await idle(actor)
+    [result] = await results(bus, job)
+    assert (result.status, result.content, result.attempt, result.model) == (
+        "completed",
+        "one two three",
+        1,
+        "scripted",
+    )
+    assert result.usage == events.Usage(prompt=12, completion=3, cached=8)
+    assert result.timing.first_token_seconds is not None
+    ended = await registry.ended(job.key)
+    assert ended is not None and ended.result == result
+    assert not await registry.is_open(job.key)
+
+
+async def test_tokens_come_at_most_every_50_ms_in_order_and_end_with_done(
+    actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
+) -> None:
+    times: list[float] = []
+    seen: list[events.TokenChunk] = []
+    job = fresh_job()
+
+    async def note(message: Any) -> None:
+        times.append(time.monotonic())
+        seen.append(events.decode(message.subject, message.data))  # type: ignore[arg-type]
+
+    subscription = await bus.client.subscribe(f"vllm.streaming.{job.deliberation_id}.{job.spec.agent_id}", cb=note)
+    model.script[:] = [[step for number in range(40) for step in (piece(f"{number} "), 0.01)] + TAIL]
+    await give(actor, registry, job)
+    await idle(actor)
+    await asyncio.sleep(0.2)
+    await subscription.unsubscribe()
+    assert "".join(chunk.text for chunk in seen) == "".join(f"{number} " for number in range(40))
+    assert [chunk.seq for chunk in seen] == list(range(len(seen)))
+    assert [chunk.done for chunk in seen] == [False] * (len(seen) - 1) + [True]
+    assert 3 <= len(seen) <= (times[-1] - times[0]) / 0.05 + 2
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ([500, 500], "http"),
+        ([400], "http"),
+        ([[2, *TAIL], [2, *TAIL]], "timeout"),
+        ([[b"data: garbage\n\n", *TAIL]], "malformed"),
+        ([[piece("half"), 0.05]], "unreachable"),
+        ([TAIL], "empty"),
+    ],
+)
+async def test_a_model_that_fails_makes_a_failed_result_with_its_kind_and_no_text(
+    script: list[Any], kind: str, actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
+) -> None:
+    model.script[:] = script
+    job = fresh_job()
+    await give(actor, registry, job)
+    await idle(actor)
+    [result] = await results(bus, job)
+    assert result.status == "failed" and result.content == ""
+    assert result.error is not None and result.error.kind == kind and result.error.message
+
+
+async def test_a_job_past_its_deadline_fails_in_the_middle(
+    actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
+) -> None:
+    job = fresh_job("a b c d e f g h [slow 5]", deadline=now() + dt.timedelta(seconds=0.7))
+    late = fresh_job(deadline=now() - dt.timedelta(seconds=1))
+    await give(actor, registry, job, late)
+    await idle(actor)
+    for each in (job, late):
+        [result] = await results(bus, each)
+        assert result.error is not None and result.error.kind == "deadline"
+    assert len(model.asked) == 1
+
+
+async def test_a_job_that_is_given_twice_runs_once(
+    actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
+) -> None:
+    job = fresh_job("a b [slow 0.4]")
+    await give(actor, registry, job)
+    await actor.accept(msgspec.json.encode([job]))
+    assert await held(actor) == [job.key]
+    await idle(actor)
+    await actor.accept(msgspec.json.encode([job]))
+    await idle(actor)
+    assert len(await results(bus, job)) == 1
+    assert len(model.asked) == 1
+
+
+async def test_a_draining_actor_takes_nothing_and_finishes_what_it_has(
+    actor: VLLMAgentJob, registry: Registry, bus: Bus
+) -> None:
+    job, other = fresh_job("a b [slow 0.5]"), fresh_job()
+    await give(actor, registry, job)
+    assert msgspec.json.decode(await actor.survey(True))["draining"] is True
+    assert "draining" in await give(actor, registry, other)
+    assert await held(actor) == [job.key]
+    await idle(actor)
+    assert len(await results(bus, job)) == 1
+    await actor.survey(False)
+    assert await actor.accept(msgspec.json.encode([other])) == ""
+
+
+async def test_two_attempts_of_one_job_publish_one_result(actor: VLLMAgentJob, registry: Registry, bus: Bus) -> None:
+    job = fresh_job()
+    await registry.accept([job])
+    first = completed(job, "first", "m", events.Usage(), events.Timing(), now())
+    second = completed(job, "second", "m", events.Usage(), events.Timing(), now())
+    ends = await asyncio.gather(finish(registry, bus, first), finish(registry, bus, second))
+    assert ends[0] == ends[1]
+    assert await results(bus, job) == [ends[0].result]
+
+
+async def test_an_end_that_was_not_published_is_published_by_the_next_round(registry: Registry, bus: Bus) -> None:
+    job = fresh_job(handed_at=now() - dt.timedelta(minutes=1))
+    await registry.accept([job])
+    ended = completed(job, "kept", "m", events.Usage(), events.Timing(), now())
+    await registry.end(ended)  # and here the actor dies
+    await reconcile(registry, bus, {}, Nobody(), now())
+    assert await results(bus, job) == [ended.result]
+    assert not await registry.is_open(job.key)
+
+
+async def test_a_lost_job_past_its_deadline_is_ended_by_the_executor(registry: Registry, bus: Bus) -> None:
+    job = fresh_job(deadline=now() - dt.timedelta(seconds=10))
+    await registry.accept([job])
+    await reconcile(registry, bus, {}, Nobody(), now())
+    [result] = await results(bus, job)
+    assert result.error is not None and result.error.kind == "deadline"
+    assert not await registry.is_open(job.key)
+
+
+async def test_an_end_that_comes_late_is_not_published_again(registry: Registry, bus: Bus) -> None:
+    job = fresh_job()
+    await registry.accept([job])
+    await finish(registry, bus, completed(job, "first", "m", events.Usage(), events.Timing(), now()))
+    await bus.js.purge_stream("AGENT_RESULTS", subject=f"agent.results.{job.task_id}")
+    error = events.JobError(kind="internal", message="late", retryable=False)
+    standing = await finish(registry, bus, failed(job, error, now()))
+    assert standing.result.content == "first"
+    assert await results(bus, job) == []
+
+
+class Nobody:
+    """Takes no job."""
+
+    def pick(self) -> str:
+        raise AssertionError("no job should be handed on")
+
+    async def accept(self, actor: str, jobs: Any) -> str:
+        raise AssertionError("no job should be handed on")
+
+
+def test_only_the_cluster_imports_ray() -> None:
+    modules = "worker probe handlers keeper reconcile registry server settings ending vllm tokens versions"
+    names = ", ".join(f"fleet_executor.{name}" for name in modules.split())
+    code = f"import sys, {names}; sys.exit(any(name.split('.')[0] == 'ray' for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,164 @@
+"""`fleet plan …`: submit a plan from a file, look at it, approve or reject it."""
+
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleet import planfile
+from fleet.cli import client, safe, show
+from fleet.cli.addresses import addresses
+from fleet.cli.client import DONE, RPC_SECONDS
+from fleet_wire import ids
+from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition
+from fleet_wire.gen.planning.v1 import planning_pb2
+from fleet_wire.rpc import call
+
+app = typer.Typer(help="Submit, look at, approve and reject plans.", no_args_is_help=True)
+
+HINTS: client.Hints = {
+    NotFound: "`fleet plan list` names the plans there are",
+    Precondition: "`fleet plan show ID` tells its state",
+    AlreadyExists: "the same --request-id was used for another plan: take a new one",
+}
+
+PlanId = Annotated[str, typer.Argument(metavar="ID", help="The plan's id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who decides; your user name unless given.")]
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan in YAML; see the folder examples/.")],
+    approve: Annotated[bool, typer.Option("--approve", help="Approve it at once.")] = False,
+    request_id: Annotated[
+        str, typer.Option(help="Makes a repeated call safe: the same id gives the same plan. Random unless given.")
+    ] = "",
+    by: By = "",
+    as_json: AsJson = False,
+) -> None:
+    """Create a story and propose the plan of a file.
+
+    Examples:  fleet plan submit examples/rate-limit.yaml
+               fleet plan submit examples/rate-limit.yaml --approve
+    """
+
+    async def main() -> int:
+        plan = planfile.load(file)
+        request = ids.check_id("--request-id", request_id) if request_id else f"cli-{uuid.uuid4().hex}"
+        actor = by or client.user_name()
+        async with client.clients(addresses()) as to:
+            story_id, plan_id = await planfile.submit(to.planning, plan, request, actor)
+            state = "proposed"
+            if approve:
+                asked = planning_pb2.ApprovePlanRequest(plan_id=plan_id, approved_by=actor)
+                state = (await call(to.planning.ApprovePlan(asked, timeout=RPC_SECONDS), "planning")).plan.state
+        if as_json:
+            print(safe.json_line({"story_id": story_id, "plan_id": plan_id, "state": state}))
+            return DONE
+        print(f"story {safe.line(story_id)}\nplan  {safe.line(plan_id)} is {safe.line(state)}")
+        following = f"fleet watch {plan_id}" if approve else f"fleet plan approve {plan_id}"
+        print(f"next: {safe.line(following)}")
+        return DONE
+
+    client.run(main, HINTS)
+
+
+@app.command()
+def approve(plan_id: PlanId, by: By = "", as_json: AsJson = False) -> None:
+    """Approve a proposed plan: its councils begin.
+
+    Example:  fleet plan approve plan-3f2a --by "the team lead"
+    """
+
+    async def main() -> int:
+        async with client.clients(addresses()) as to:
+            asked = planning_pb2.ApprovePlanRequest(
+                plan_id=ids.check_id("ID", plan_id), approved_by=by or client.user_name()
+            )
+            answer = await call(to.planning.ApprovePlan(asked, timeout=RPC_SECONDS), "planning")
+        _print_decided(answer.plan, as_json)
+        return DONE
+
+    client.run(main, HINTS)
+
+
+@app.command()
+def reject(
+    plan_id: PlanId,
+    reason: Annotated[str, typer.Option(help="Why; kept with the plan.")],
+    by: By = "",
+    as_json: AsJson = False,
+) -> None:
+    """Reject a proposed plan.
+
+    Example:  fleet plan reject plan-3f2a --reason "the rollout is missing"
+    """
+
+    async def main() -> int:
+        if not reason.strip():
+            raise Invalid("--reason must not be empty")
+        async with client.clients(addresses()) as to:
+            asked = planning_pb2.RejectPlanRequest(
+                plan_id=ids.check_id("ID", plan_id), rejected_by=by or client.user_name(), reason=reason
+            )
+            answer = await call(to.planning.RejectPlan(asked, timeout=RPC_SECONDS), "planning")
+        _print_decided(answer.plan, as_json)
+        return DONE
+
+    client.run(main, HINTS)
+
+
+@app.command("show")
+def show_plan(plan_id: PlanId, as_json: AsJson = False) -> None:
+    """Show a plan with its story, tasks and state.
+
+    Example:  fleet plan show plan-3f2a
+    """
+
+    async def main() -> int:
+        async with client.clients(addresses()) as to:
+            asked = planning_pb2.GetPlanRequest(plan_id=ids.check_id("ID", plan_id))
+            answer = await call(to.planning.GetPlan(asked, timeout=RPC_SECONDS), "planning")
+        if as_json:
+            print(safe.json_line(answer))
+        else:
+            safe.console().print(show.plan(answer))
+        return DONE
+
+    client.run(main, HINTS)
+
+
+@app.command("list")
+def list_plans(
+    state: Annotated[str, typer.Option(help="Only stories with a plan in this state: proposed, approved, ...")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Stories to show, newest first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List plans, those of the newest stories first.
+
+    Example:  fleet plan list --state proposed
+    """
+
+    async def main() -> int:
+        async with client.clients(addresses()) as to:
+            asked = planning_pb2.ListStoriesRequest(page_size=limit, plan_state=state)
+            answer = await call(to.planning.ListStories(asked, timeout=RPC_SECONDS), "planning")
+        if as_json:
+            for story in answer.stories:
+                print(safe.json_line(story))
+        elif answer.stories:
+            safe.console().print(show.plans(answer.stories))
+        else:
+            print("there is no such plan; `fleet plan submit FILE` makes one")
+        return DONE
+
+    client.run(main, HINTS)
+
+
+def _print_decided(plan: planning_pb2.Plan, as_json: bool) -> None:
+    if as_json:
+        print(safe.json_line(plan))
+    else:
+        print(f"plan {safe.line(plan.plan_id)} is {safe.line(plan.state)}, by {safe.line(plan.decided_by)}")

@@ -1,0 +1,147 @@
+"""Plan files: what is read, and what each mistake is told."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet import planfile
+from fleet_wire.errors import Invalid, NotFound
+
+STORY = "story: {title: a, brief: b}\n"
+TASK = "tasks:\n - {task_id: a, title: x, description: y, role: DEV"
+EXAMPLES = Path(__file__).parents[4] / "examples"
+
+
+def test_a_whole_plan_is_read_as_written() -> None:
+    plan = planfile.parse(
+        """
+story:
+  title: Shorten links
+  brief: A service.
+  acceptance: [same code]
+  phase: design
+tasks:
+  - {task_id: one, title: One, description: First, role: DEV, requirements: [r], acceptance: [a], protocol: consensus}
+  - {task_id: two, title: Two, description: Second, role: QA, depends_on: [one]}
+""",
+        "a.yaml",
+    )
+    assert plan.story == planfile.Story(
+        title="Shorten links", brief="A service.", acceptance=["same code"], phase="design"
+    )
+    assert plan.tasks[0].requirements == ["r"] and plan.tasks[0].protocol == "consensus"
+    assert plan.tasks[1].depends_on == ["one"]
+
+
+def test_roles_stand_in_for_tasks() -> None:
+    assert planfile.parse(STORY + "roles: [DEV, QA]", "a.yaml").roles == ["DEV", "QA"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "a.yaml: expected keys with values, got nothing"),
+        ("- 1", "a.yaml: expected keys with values, got a list"),
+        ("a:\n  b: [", "a.yaml, line 2: "),
+        (STORY, "a.yaml: it has neither tasks nor roles; give one of them"),
+        (STORY + TASK + "}\nroles: [DEV]", "a.yaml: it has both tasks and roles; give one of them"),
+        (STORY + "roles: [dev]", "a.yaml: roles[0]: unknown value 'dev'; take one of DEV, QA, ARCHITECT, DEVOPS, DATA"),
+        (STORY + "roles: [DEV, DEV]", "a.yaml: roles names DEV more than once"),
+        (STORY + TASK + ", rule: DEV}", "a.yaml: tasks[0]: unknown key `rule`"),
+        (STORY + TASK + ", depends-on: [q]}", "a.yaml: tasks[0]: unknown key `depends-on`"),
+        (STORY + TASK + ", depends_on: [q]}", "a.yaml: tasks[0].depends_on names 'q', which is no task of this file"),
+        (STORY + TASK + ", depends_on: [a]}", "a.yaml: depends_on goes in a circle: a -> a"),
+        (STORY + TASK + "}\n" + TASK[6:] + "}", "a.yaml: the task_id 'a' stands in it more than once"),
+        (STORY + TASK.replace("task_id: a", "task_id: a b") + "}", "tasks[0].task_id: must match [A-Za-z0-9_-]{1,64}"),
+        ("story: {title: '  ', brief: b}\nroles: [DEV]", "a.yaml: story.title: must not be empty"),
+        ("story: {title: 3, brief: b}\nroles: [DEV]", "story.title: expected text, got a number (put it in quotes)"),
+        ("story: {brief: b}\nroles: [DEV]", "a.yaml: story: missing key `title`"),
+        ("story: {title: a, brief: b, phase: x}\nroles: [DEV]", "take one of design, build, test, operate"),
+        ("story: {title: a, title: b}", "a.yaml, line 1: the key 'title' stands here a second time"),
+        ("story: &s {title: a, brief: b}\nroles: *s", "a.yaml, line 2: aliases (*name) are not allowed here"),
+        ("a: !!python/object/apply:os.system [x]", "a.yaml, line 1: could not determine a constructor"),
+        ("a: 2020-99-99", "a.yaml: not YAML that can be read: month must be in 1..12"),
+        ("[" * 5000, "a.yaml: not YAML that can be read"),
+        ("\x00", "a.yaml: not YAML: unacceptable character"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(text: str, sentence: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(sentence)) as raised:
+        planfile.parse(text, "a.yaml")
+    assert "\n" not in str(raised.value)
+
+
+@given(st.text(max_size=200))
+def test_garbage_is_never_more_than_invalid(text: str) -> None:
+    with pytest.raises(Invalid):
+        planfile.parse(text, "a.yaml")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["DEV", "QA", "build"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*planfile.Task.__struct_fields__, "story", "tasks", "roles", "x"]), inner, max_size=5
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@given(values)
+def test_any_yaml_value_is_a_plan_or_invalid(value: object) -> None:
+    try:
+        plan = planfile.parse(yaml.safe_dump(value), "a.yaml")
+    except Invalid as error:
+        assert str(error).startswith("a.yaml")
+    else:
+        assert plan.roles or plan.tasks
+
+
+def test_a_file_that_is_not_there_or_not_text_is_invalid_by_name(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"none\.yaml cannot be read: No such file"):
+        planfile.load(tmp_path / "none.yaml")
+    with pytest.raises(Invalid, match="cannot be read"):
+        planfile.load(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(Invalid, match=r"binary\.yaml is not UTF-8 text: byte 0"):
+        planfile.load(tmp_path / "binary.yaml")
+    (tmp_path / "large.yaml").write_bytes(b"#" * (planfile.MAX_FILE_BYTES + 1))
+    with pytest.raises(Invalid, match="above the limit"):
+        planfile.load(tmp_path / "large.yaml")
+
+
+@pytest.mark.parametrize("name", planfile.TEST_CASES)
+def test_every_test_case_loads(name: str) -> None:
+    assert planfile.load_test_case(name).tasks
+
+
+def test_the_test_cases_have_the_promised_shapes() -> None:
+    basic, medium, complex_ = (planfile.load_test_case(name).tasks for name in planfile.TEST_CASES)
+    assert len(basic) == 2 and basic[1].depends_on == [basic[0].task_id]
+    assert len(medium) == 4 and len({task.role for task in medium}) == 4
+    assert len(complex_) >= 6 and len({task.role for task in complex_}) == 5
+    needs = {task.task_id: set(task.depends_on) for task in complex_}
+    assert any(
+        needs[one] & needs[other] and {one, other} <= needs[last]
+        for last in needs
+        for one in needs[last]
+        for other in needs[last] - {one}
+    ), "a diamond: two tasks that need the same one, and a third that needs both"
+
+
+def test_an_unknown_test_case_is_told_the_names() -> None:
+    with pytest.raises(NotFound, match=r"no test case '\.\./x'; there are basic, medium, complex"):
+        planfile.load_test_case("../x")
+
+
+def test_the_examples_load_and_differ() -> None:
+    plans = [planfile.load(path) for path in sorted(EXAMPLES.glob("*.yaml"))]
+    assert len(plans) >= 3
+    assert len({plan.story.title for plan in plans}) == len(plans)
+    assert all(len({task.role for task in plan.tasks} | set(plan.roles)) >= 3 for plan in plans)
