@@ -34,10 +34,3 @@ async def fleet(stack: Stack) -> AsyncIterator[fleet_kit.Fleet]:
         yield await fleet_kit.open_fleet(stack, opened)
     for part in stack.parts.values():
         await part.wait_ready()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of these share the stack's event loop."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"))

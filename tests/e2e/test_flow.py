@@ -16,6 +16,8 @@ from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
 from fleet_wire.gen.planning.v1 import planning_pb2
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the loop that the stack lives in
+
 
 async def test_the_executor_runs_on_the_reference_cluster_and_the_control_plane_on_its_own_python(fleet: Fleet) -> None:
     stats = await fleet.executor.GetClusterStats(ray_executor_pb2.GetClusterStatsRequest())

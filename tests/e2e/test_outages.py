@@ -2,12 +2,15 @@
 
 import asyncio
 
+import pytest
 from fleet_kit import ONE_TASK, TWO_TASKS, Fleet, deliberation_of, until
 
 from fleet_wire import apply
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2
 from fleet_wire.ids import decision_id
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the loop that the stack lives in
 
 
 async def running_deliberation(fleet: Fleet, plan: str = ONE_TASK) -> tuple[str, str]:

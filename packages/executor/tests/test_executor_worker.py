@@ -229,7 +229,7 @@ class Nobody:
 
 
 def test_only_the_cluster_imports_ray() -> None:
-    modules = "worker probe handlers keeper reconcile registry server settings ending vllm tokens versions"
+    modules = "worker probe handlers keeper reconcile registry server settings ending vllm tokens versions driver main"
     names = ", ".join(f"fleet_executor.{name}" for name in modules.split())
     code = f"import sys, {names}; sys.exit(any(name.split('.')[0] == 'ray' for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -40,15 +40,10 @@ T = TypeVar("T")
 
 
 class RayCluster:
-    """See `ports.Cluster`. All of Ray's calls block, so each runs in a thread.
+    """See `ports.Cluster`. All of Ray's calls block, so each runs in a thread. Lives in the process of `driver`."""
 
-    `take_signals` is called whenever a connection was made: Ray puts a handler of its own on SIGTERM, which aborts a process
-    that is still there three seconds later.
-    """
-
-    def __init__(self, address: str, config: WorkerConfig, pool_size: int, take_signals: Callable[[], None]) -> None:
+    def __init__(self, address: str, config: WorkerConfig, pool_size: int) -> None:
         self.address = address
-        self._take_signals = take_signals
         self.ours = Versions(ray=ray.__version__, python=platform.python_version())
         self._config = config
         self._code = code_hash()
@@ -58,12 +53,11 @@ class RayCluster:
 
     async def connect(self) -> None:
         await self._ask(self._connect, None)
-        self._take_signals()
         log.info("Ray Executor connected", ray_address=self.address, ray=self.ours.ray, python=self.ours.python)
 
     async def disconnect(self) -> None:
         self._forget()
-        await self._ask(ray.shutdown, 10)
+        await self._ask(ray.shutdown, 2)
 
     async def check(self) -> None:
         await self._ask(self._check, CALL_SECONDS)

@@ -2,18 +2,14 @@
 
 import asyncio
 import datetime as dt
-import os
-import sys
-import threading
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Optional, TypeVar
 
 import structlog
 
-from fleet_executor.cluster import RayCluster
+from fleet_executor.driver import Driver
 from fleet_executor.keeper import Keeper
-from fleet_executor.ports import BLOCKING
 from fleet_executor.registry import Registry
 from fleet_executor.server import SERVICE_NAME, Parts, Servicer
 from fleet_executor.settings import ExecutorSettings
@@ -33,15 +29,14 @@ STREAMS = ("AGENT_RESULTS", "VLLM_STREAMING", "KV_jobs")
 async def serve(settings: ExecutorSettings) -> bool:
     """Runs until a signal. The server is up, and answers GetStatus, before anything else is there."""
     stop = asyncio.Event()
-    take_signals = partial(service.stop_on_signals, stop)
-    take_signals()
+    service.stop_on_signals(stop)
     readiness = rpc.Readiness("nats", "streams", "ray", "pool", "registry")
-    cluster = RayCluster(settings.ray_address, settings.worker_config(), settings.pool_size, take_signals)
+    cluster = Driver(settings.ray_address, settings.worker_config(), settings.pool_size)
     parts = Parts(
         readiness=readiness,
         cluster=cluster,
         model=settings.vllm_model,
-        ray_version=cluster.ours.ray,
+        ray_version=cluster.ray_version,
         started_at=_now(),
     )
     servicer = Servicer(parts)
@@ -118,9 +113,4 @@ def main() -> int:
     logs.configure("ray-executor", settings.log_level, settings.log_format)
     code = service.run(partial(serve, settings))
     log.info("Ray Executor stopped", code=code)
-    if any(thread.name == BLOCKING for thread in threading.enumerate()):
-        # It waits for a cluster that is gone, and so would Ray's own good-bye at the exit.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
     return code

@@ -1,4 +1,5 @@
-"""What the executor needs of a cluster, as a Protocol: `cluster.RayCluster` is the real one."""
+"""What the executor needs of a cluster, as a Protocol: `cluster.RayCluster` is the real one, and `driver.Driver` the same in a process
+of its own."""
 
 import asyncio
 import threading
@@ -10,9 +11,6 @@ import msgspec
 from fleet_executor.jobs import ActorView, OpenJob
 
 T = TypeVar("T")
-
-BLOCKING = "fleet-blocking"
-"""Name of the threads of `in_thread`."""
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,5 +97,5 @@ async def in_thread(work: Callable[[], T], seconds: Optional[float] = None) -> T
         except RuntimeError:  # the loop has ended, and with it whoever asked
             return
 
-    threading.Thread(target=run, name=BLOCKING, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
     return await asyncio.wait_for(future, seconds)

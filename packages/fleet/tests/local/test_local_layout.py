@@ -102,7 +102,7 @@ def test_the_graphs_password_is_kept_for_the_next_start_and_differs_between_stac
 
 
 def test_the_small_model_gets_short_answers_and_a_given_one_does_not(tmp_path: Path) -> None:
-    assert told(lay(tmp_path, {}), "orchestrator")["AGENT_MAX_TOKENS"] == "256"
+    assert told(lay(tmp_path, {}), "orchestrator")["AGENT_MAX_TOKENS"] == layout.SMALL_MODEL["AGENT_MAX_TOKENS"]
     assert told(lay(tmp_path, {"AGENT_MAX_TOKENS": "32"}), "orchestrator")["AGENT_MAX_TOKENS"] == "32"
     assert "AGENT_MAX_TOKENS" not in told(lay(tmp_path, {"VLLM_URL": "http://gpu:8000"}), "orchestrator")
 

@@ -40,7 +40,7 @@ class Lazy:
 def _keep_examples(command: Command) -> None:
     """Help is re-wrapped by paragraph; examples keep their lines (the mark is click's)."""
     if command.help:
-        command.help = re.sub(r"^(?=Examples:)", "\b\n", command.help, flags=re.MULTILINE)
+        command.help = re.sub(r"^(?=Examples?:)", "\b\n", command.help, flags=re.MULTILINE)
     for inner in getattr(command, "commands", {}).values():
         _keep_examples(inner)
 

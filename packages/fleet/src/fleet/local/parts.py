@@ -29,8 +29,8 @@ Then = Callable[[], Awaitable[None]]
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """`argv` is empty for a part that a setting replaces. `then` is done each time the part has become
-    ready. After `grace` from SIGTERM it is killed."""
+    """`argv` is empty for a part that a setting replaces. It starts when those in `after` are ready. `then` is done each time
+    it has become ready. It is killed when it lives on for `grace` after SIGTERM."""
 
     name: str
     address: str
@@ -84,8 +84,20 @@ class PartMaker:
         port = self._at["valkey"]
         # A cache: what it holds is made again from the graph, so nothing is written to disk.
         limits = ("--maxmemory", "128mb", "--maxmemory-policy", "allkeys-lru")
-        argv = (str(binaries[0]), "--bind", HOST, "--port", str(port), "--save", "", "--appendonly", "no", *limits)
-        argv += ("--set-proc-title", "no")  # which would overwrite the mark in its environment
+        keep_mark = ("--set-proc-title", "no")  # a title would overwrite the stack's mark in its environment
+        argv = (
+            str(binaries[0]),
+            "--bind",
+            HOST,
+            "--port",
+            str(port),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            *limits,
+            *keep_mark,
+        )
         return Part("valkey", self._env["VALKEY_URL"], checks.valkey(self._env["VALKEY_URL"]), argv, self._plain, data)
 
     def graph(self) -> Part:

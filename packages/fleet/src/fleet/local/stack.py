@@ -79,21 +79,10 @@ class Stack:
             raise self._failure
 
     async def stop(self) -> None:
-        """Stops all parts, each after those that need it. Nothing is left of the stack then."""
-        needed_by: dict[str, list[RunningPart]] = {name: [] for name in self.parts}
-        for running in self.parts.values():
-            for name in running.part.after:
-                needed_by[name].append(running)
-        stopped = {name: asyncio.Event() for name in self.parts}
-
-        async def stop_one(running: RunningPart) -> None:
-            for other in needed_by[running.name]:
-                await stopped[other.name].wait()
-            if not running.part.given:
-                await running.stop()
-            stopped[running.name].set()
-
-        await asyncio.gather(*(stop_one(running) for running in self.parts.values()))
+        """Stops the services, then the parts that they use. Nothing is left of the stack then."""
+        for services in (True, False):
+            ours = [it for it in self.parts.values() if it.part.is_service is services and not it.part.given]
+            await asyncio.gather(*(running.stop() for running in ours))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

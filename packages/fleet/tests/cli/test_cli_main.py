@@ -1,0 +1,180 @@
+"""The command `fleet` itself, and the commands about streams, services and status."""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import nats
+import pytest
+import realparts
+import typer
+from typer.testing import CliRunner, Result
+
+from fleet.cli.main import COMMANDS, app
+from fleet.local.ports import PORTS, choose
+
+
+def fleet(*words: str, **env: str) -> Result:
+    return CliRunner().invoke(app, words, env={"FLEET_HOME": "/nonexistent", **env})
+
+
+def nowhere() -> dict[str, str]:
+    """Addresses at which nobody listens."""
+    at = choose(PORTS, {}, "free", pytest.fail)
+    return {
+        "NATS_URL": f"nats://127.0.0.1:{at['nats']}",
+        "NEO4J_URI": f"bolt://127.0.0.1:{at['graph']}",
+        "NEO4J_PASSWORD": "none",
+        "VALKEY_URL": f"valkey://:secret@127.0.0.1:{at['valkey']}",
+        "VLLM_URL": f"http://127.0.0.1:{at['model']}",
+        "PLANNING_ADDRESS": f"127.0.0.1:{at['planning']}",
+        "ORCHESTRATOR_ADDRESS": f"127.0.0.1:{at['orchestrator']}",
+        "CONTEXT_ADDRESS": f"127.0.0.1:{at['context']}",
+        "RAY_EXECUTOR_ADDRESS": f"127.0.0.1:{at['ray-executor']}",
+        "MONITORING_PORT": str(at["monitoring"]),
+    }
+
+
+def test_help_lists_every_command_without_importing_it() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom fleet.cli.main import COMMANDS, app\n"
+        "result = CliRunner().invoke(app, ['--help'])\nprint(result.output)\n"
+        "heavy = {'grpc', 'nats', 'neo4j', 'nicegui', 'ray', 'fleet.cli.demo'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert all(f"\n  {name} " in ran.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples_on_lines_of_their_own(name: str) -> None:
+    lazy = COMMANDS[name]
+    module, attribute = lazy.where.split(":")
+    found = getattr(importlib.import_module(module), attribute)
+    inner = (
+        [info.name or info.callback.__name__ for info in found.registered_commands]
+        if isinstance(found, typer.Typer)
+        else []
+    )
+    for words in [[name, word] for word in inner] or [[name]]:
+        result = fleet(*words, "--help")
+        assert result.exit_code == 0, result.output
+        first = result.output.index("Example")
+        assert f"fleet {' '.join(words)}" in result.output[first:].splitlines()[0]
+
+
+def test_an_unknown_command_is_refused_with_its_name() -> None:
+    result = fleet("dmeo")
+    assert result.exit_code == 2
+    assert "dmeo" in result.output
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    from importlib.metadata import version
+
+    assert fleet("--version").output == f"fleet {version('fleet')}\n"
+
+
+def test_streams_are_applied_once_and_checked(own_nats: realparts.Nats) -> None:
+    env = {"NATS_URL": own_nats.url}
+    missing = fleet("streams", "check", **env)
+    assert missing.exit_code == 1
+    assert "PLANNING_EVENTS does not exist" in missing.output
+    first = fleet("streams", "apply", "--json", **env)
+    assert first.exit_code == 0
+    assert "created PLANNING_EVENTS" in json.loads(first.output)["changes"]
+    again = fleet("streams", "apply", **env)
+    assert (again.exit_code, again.output) == (0, "all streams are as they must be\n")
+    whole = fleet("streams", "check", "--json", **env)
+    assert (whole.exit_code, json.loads(whole.output)) == (0, {"differences": []})
+
+
+async def _delete(url: str, stream: str) -> None:
+    client = await nats.connect(url)
+    await client.jetstream().delete_stream(stream)
+    await client.close()
+
+
+def test_a_removed_stream_is_named_and_made_again(own_nats: realparts.Nats) -> None:
+    import asyncio
+
+    env = {"NATS_URL": own_nats.url}
+    assert fleet("streams", "apply", **env).exit_code == 0
+    asyncio.run(_delete(own_nats.url, "CONTEXT_EVENTS"))
+    found = fleet("streams", "check", "--json", **env)
+    assert found.exit_code == 1
+    assert json.loads(found.output)["differences"] == [{"stream": "CONTEXT_EVENTS", "problem": "does not exist"}]
+    assert fleet("streams", "apply", **env).output == "created CONTEXT_EVENTS\n"
+
+
+@pytest.mark.parametrize("what", ["apply", "check"])
+def test_an_unreachable_server_is_exit_code_2_and_named(what: str) -> None:
+    url = nowhere()["NATS_URL"]
+    result = fleet("streams", what, "--wait", "0.3", NATS_URL=url)
+    assert result.exit_code == 2
+    assert url in result.stderr
+
+
+def test_a_bad_address_is_exit_code_2_and_names_the_setting() -> None:
+    result = fleet("streams", "check", NATS_URL="localhost")
+    assert result.exit_code == 2
+    assert "NATS_URL" in result.stderr
+
+
+def test_serve_refuses_an_unknown_name() -> None:
+    result = fleet("serve", "orchestrtor")
+    assert result.exit_code == 2
+    assert "NAME must be one of planning, orchestrator" in result.stderr
+
+
+def test_serve_without_the_executors_python_says_what_to_do() -> None:
+    result = fleet("serve", "ray-executor", FLEET_EXECUTOR_PYTHON="/nonexistent/python")
+    assert result.exit_code == 2
+    assert "scripts/setup" in result.stderr
+    assert "FLEET_EXECUTOR_PYTHON" in result.stderr
+
+
+def test_serve_gives_the_services_own_exit_code_for_a_bad_setting() -> None:
+    env = {name: value for name, value in nowhere().items() if not name.startswith("NEO4J")}
+    ran = subprocess.run(
+        [sys.executable, "-m", "fleet.cli.main", "serve", "planning"],
+        env={**env, "GRPC_PORT": "many"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert "GRPC_PORT" in ran.stderr
+    assert "NEO4J_PASSWORD" in ran.stderr
+
+
+def parts_of(result: Result) -> Mapping[str, Any]:
+    return {part["name"]: part for part in json.loads(result.stdout)["parts"]}
+
+
+def test_status_shows_what_is_away_as_unreachable_and_never_a_password() -> None:
+    env = nowhere()
+    result = fleet("status", "--json", **env)
+    assert result.exit_code == 1
+    parts = parts_of(result)
+    assert {part["state"] for part in parts.values()} == {"unreachable"}
+    assert {part["version"] for part in parts.values()} == {None}
+    assert parts["planning"]["address"] == env["PLANNING_ADDRESS"]
+    assert "secret" not in result.output
+    shown = fleet("status", **env)
+    assert shown.exit_code == 1
+    assert "unreachable" in shown.output
+
+
+def test_status_tells_ready_parts_from_others_and_why_not(own_nats: realparts.Nats, valkey_url: str) -> None:
+    env = {**nowhere(), "NATS_URL": own_nats.url, "VALKEY_URL": valkey_url}
+    parts = parts_of(fleet("status", "--json", **env))
+    assert parts["valkey"]["state"] == "ready"
+    assert parts["valkey"]["version"][0].isdigit()
+    assert parts["nats"]["state"] == "not ready"
+    assert "PLANNING_EVENTS does not exist" in parts["nats"]["reason"]
+    assert "fleet streams apply" in parts["nats"]["reason"]
