@@ -60,6 +60,10 @@ class Process:
             )
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
@@ -159,6 +163,17 @@ class Executor:
     @property
     def output(self) -> str:
         return self.process.output
+
+    @property
+    def driver(self) -> int:
+        """Process id of the child that speaks with Ray; 0 where there is none."""
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and b"fleet_executor.driver" in (entry / "cmdline").read_bytes():
+                    parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
+                    if int(parent) == self.process.pid:
+                        return int(entry.name)
+        return 0
 
     def stop(self) -> int:
         return self.process.stop()

@@ -157,9 +157,12 @@ async def test_jobs_finish_without_the_executor_and_the_registry_outlives_it(
         await client.execute(finished)
         await client.execute(running)
         await client.until("the calls to the model", lambda: answer(model.streaming >= 2))
+    driver = executor.driver
+    assert driver
     executor.kill()
     [result] = await published(bus, finished, 1)
     assert result.status == "completed"
+    assert not Path(f"/proc/{driver}").exists()
     executor.start()
     async with Client(executor.address) as client:
         await client.ready()
@@ -212,11 +215,27 @@ async def test_new_code_makes_a_new_pool_and_the_old_one_drains(
             assert len(await published(bus, running, 1)) == 1
     finally:
         newer.kill()
+    executor.stop()
+    executor.start()  # the way back: the release that is started last takes over
+    async with Client(executor.address) as client:
+        assert (await client.ready()).pool == old
 
 
 async def not_ready(client: Client) -> object:
     status = await client.status()
     return None if status.ready else status
+
+
+async def test_while_ray_hangs_the_service_answers_and_takes_hold_anew(executor: stack.Executor) -> None:
+    async with Client(executor.address) as client:
+        await client.ready()
+        stuck = executor.driver
+        os.kill(stuck, signal.SIGSTOP)
+        status = await client.until("the loss", lambda: not_ready(client))
+        assert "did not answer" in status.reason
+        await client.ready()
+        assert executor.driver not in (0, stuck)
+        assert not Path(f"/proc/{stuck}").exists()
 
 
 async def test_a_cluster_that_goes_away_and_comes_back_is_taken_up_again(

@@ -35,7 +35,7 @@ SECONDS = {"connect": 60.0, "probe": 150.0, "make_pool": 150.0}
 """How long the parent waits for an answer, before it takes the child for stuck and ends it. The child itself gives up
 sooner in all but `connect`, which is where Ray can hold it."""
 OTHER_SECONDS = 25.0
-CHECK_SECONDS = 6.0
+CHECK_SECONDS = 4.0
 PR_SET_PDEATHSIG = 1
 
 

@@ -1,5 +1,7 @@
-"""What the executor needs of a cluster, as a Protocol: `cluster.RayCluster` is the real one, and `driver.Driver` the same in a process
-of its own."""
+"""What the executor needs of a cluster, as a Protocol.
+
+`cluster.RayCluster` is the real one, and `driver.Driver` the same in a process of its own.
+"""
 
 import asyncio
 import threading
