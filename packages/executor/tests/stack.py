@@ -49,6 +49,10 @@ def listens(port: int) -> bool:
     return False
 
 
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 class Process:
     """A process in its own group, its output in a file."""
 

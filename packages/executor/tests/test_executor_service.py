@@ -113,7 +113,7 @@ def pids_of(executor: stack.Executor, ray_head: stack.RayHead) -> set[int]:
     for log in ray_head.logs().glob("worker-*.err"):
         if executor_pool(executor) in log.read_text(errors="replace"):
             found.add(int(log.stem.rsplit("-", 1)[1]))
-    return {pid for pid in found if Path(f"/proc/{pid}").exists()}
+    return {pid for pid in found if stack.alive(pid)}
 
 
 def executor_pool(executor: stack.Executor) -> str:
@@ -162,7 +162,7 @@ async def test_jobs_finish_without_the_executor_and_the_registry_outlives_it(
     executor.kill()
     [result] = await published(bus, finished, 1)
     assert result.status == "completed"
-    assert not Path(f"/proc/{driver}").exists()
+    assert not stack.alive(driver)
     executor.start()
     async with Client(executor.address) as client:
         await client.ready()
@@ -235,7 +235,7 @@ async def test_while_ray_hangs_the_service_answers_and_takes_hold_anew(executor:
         assert "did not answer" in status.reason
         await client.ready()
         assert executor.driver not in (0, stuck)
-        assert not Path(f"/proc/{stuck}").exists()
+        assert not stack.alive(stuck)
 
 
 async def test_a_cluster_that_goes_away_and_comes_back_is_taken_up_again(

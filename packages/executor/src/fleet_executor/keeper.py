@@ -24,6 +24,8 @@ LONGEST_PAUSE_SECONDS = 15.0
 CHECKS_BEFORE_LOST = 2
 """Checks in a row without an answer before the cluster is let go. Ray itself would end the process after a minute."""
 
+NO_ACTOR = "no VLLMAgentJob of the pool can take jobs now"
+
 
 class Keeper:
     """One loop, and the Placement of jobs. Reports the parts `ray` (the connection and its probe), `pool` and `registry`."""
@@ -41,10 +43,9 @@ class Keeper:
 
     def pick(self) -> str:
         """The actor with the least to do; raises Unavailable while none can take jobs."""
-        views = (self._views.get(name) for name in self._cluster.actors)
-        able = [view for view in views if view is not None and view.answers and not view.draining]
+        able = self._able()
         if not able:
-            raise Unavailable("no VLLMAgentJob of the pool can take jobs now")
+            raise Unavailable(NO_ACTOR)
         return min(able, key=lambda view: (len(view.held) + self._given[view.name], view.name)).name
 
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
@@ -137,7 +138,7 @@ class Keeper:
         if current is not None and not ours:
             self._readiness.report("pool", f"another release took over, with the pool {current.pool}")
         else:
-            self._readiness.report("pool", None)
+            self._readiness.report("pool", None if self._able() else NO_ACTOR)
         self._readiness.report("ray", None)
         if ours:
             await reconcile(self._registry, self._bus, views, self, self._now())
@@ -157,6 +158,10 @@ class Keeper:
         except Unavailable as error:
             raise _ClusterError(str(error)) from error
         return views
+
+    def _able(self) -> list[ActorView]:
+        views = (self._views.get(name) for name in self._cluster.actors)
+        return [view for view in views if view is not None and view.answers and not view.draining]
 
     async def _let_go(self) -> None:
         try:

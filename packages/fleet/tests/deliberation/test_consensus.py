@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import time
 
 import msgspec
 import pytest
@@ -36,6 +37,13 @@ PYTHON = "```python\nprint(1)\n```"
 def test_code_blocks_are_parsed_and_others_are_not_run(content: str, status: str, score: float | None) -> None:
     check = checks.check_parse(content)
     assert (check.status, check.score) == (status, score)
+
+
+def test_endless_fences_take_no_time() -> None:
+    text = ("```" + "a" * 20_000 + " " * 20_000) * 3
+    begun = time.process_time()
+    checks.check_parse(text)
+    assert time.process_time() - begun < 1
 
 
 def test_requirements_count_content_words_only() -> None:

@@ -138,6 +138,37 @@ def test_an_answer_after_closing_is_not_counted() -> None:
     assert advance(state, machine.SeatEnded("job-1", None, after(61))) == state
 
 
+def test_what_was_not_confirmed_stays_due_while_the_agents_work() -> None:
+    state = advance(advance(fresh(), machine.Prepared("hash")), machine.Submitted())
+    assert state.status == "running"
+    assert due(state) == ("announce", "schedule")
+
+
+def test_failures_that_come_with_the_deadline_fail_by_the_deadline() -> None:
+    state = running()
+    for number in (1, 2, 3):
+        state = advance(state, machine.SeatEnded(f"job-{number}", ERROR, DEADLINE))
+    event = outcome(state, {})
+    assert isinstance(event, DeliberationFailed)
+    assert event.reason == "deadline"
+
+
+def test_counted_results_that_nobody_has_any_more_are_a_failure_that_says_so() -> None:
+    state = running()
+    for number in (1, 2, 3):
+        state = advance(state, machine.SeatEnded(f"job-{number}", None, after(1)))
+    event = outcome(state, {"job-1": result(state.seats[0], "kept")})
+    assert isinstance(event, DeliberationFailed)
+    assert event.reason == "error"
+    assert "agent-DEV-002, agent-DEV-003" in event.detail
+
+
+def test_what_is_kept_of_an_ended_deliberation_is_small() -> None:
+    state = advance(advance(running(), machine.DeadlinePassed(DEADLINE)), machine.OutcomePublished("", "deadline"))
+    kept = advance(advance(state, machine.Reported()), machine.Retired())
+    assert (kept.task.title, kept.task.description, kept.task.requirements) == ("Parse", "", [])
+
+
 def test_a_lost_submission_is_due_again() -> None:
     assert due(advance(running(), machine.SubmissionLost())) == ("submit",)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from local_kit import FAMILY, script
 
-from fleet.local import processes, running
+from fleet.local import checks, processes, running
 from fleet.local.parts import Part, given_part
 from fleet.local.running import Change, PartFailed, RunningPart, State
-from fleet_wire.errors import Precondition
+from fleet_wire.errors import Precondition, Unavailable
 
 SLEEPER = "import time; print('began', flush=True); time.sleep(600)"
 
@@ -158,3 +158,52 @@ async def test_each_part_leads_a_session_of_its_own(tmp_path: Path) -> None:
         await part.wait_ready()
         assert part.pid is not None
         assert os.getsid(part.pid) == os.getpgid(part.pid) == part.pid
+
+
+async def test_a_part_that_lives_but_stops_answering_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "CHECK_EVERY", dt.timedelta(milliseconds=20))
+    answers: list[str | None] = [None, None, *["unreachable"] * running.MAX_SILENT]
+
+    async def ready() -> str | None:
+        return answers.pop(0) if answers else None
+
+    async with alive(script("head", SLEEPER, ready), tmp_path) as part:
+        await until(lambda: part.starts == 2)
+        await part.wait_ready()
+
+
+async def test_a_service_that_is_not_ready_for_a_while_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "CHECK_EVERY", dt.timedelta(milliseconds=5))
+    asked = 0
+
+    async def ready() -> str | None:
+        nonlocal asked
+        asked += 1
+        return None if asked == 1 else "waits for NATS"
+
+    async with alive(script("service", SLEEPER, ready, is_service=True), tmp_path) as part:
+        await until(lambda: asked > 10 * running.MAX_SILENT)
+        assert part.starts == 1
+
+
+async def test_what_then_cannot_do_yet_is_tried_again(tmp_path: Path) -> None:
+    refusals = [Unavailable("no responders"), Unavailable("no responders")]
+
+    async def then() -> None:
+        if refusals:
+            raise refusals.pop()
+
+    async with alive(script("nats", SLEEPER, then=then), tmp_path) as part:
+        await part.wait_ready()
+    assert not refusals
+
+
+async def test_a_program_that_is_not_there_fails_the_part_by_name(tmp_path: Path) -> None:
+    part = Part("graph", "nowhere", checks.not_asked(""), ("/nonexistent/java",))
+    handle = RunningPart(part, tmp_path / "log", {}, FakeGuard(), lambda change: None)  # type: ignore[arg-type]
+    with pytest.raises(PartFailed, match=r"graph cannot be started: .*/nonexistent/java"):
+        await handle.live()

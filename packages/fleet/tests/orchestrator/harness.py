@@ -111,8 +111,11 @@ class PlayedPlanBook:
     def __init__(self) -> None:
         self.plans: list[PlanApproved] = []
 
-    async def approved_plans(self) -> list[PlanApproved]:
-        return list(self.plans)
+    async def approved_plans(self) -> list[str]:
+        return [plan.plan_id for plan in self.plans]
+
+    async def plan(self, plan_id: str) -> PlanApproved:
+        return next(plan for plan in self.plans if plan.plan_id == plan_id)
 
 
 class Peers:

@@ -1,7 +1,8 @@
 """The orchestrator over real NATS: plans run in order, everything ends once, nothing is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import harness
 import msgspec
@@ -15,7 +16,7 @@ from fleet.orchestrator.peers import AgentJob
 from fleet.orchestrator.store import state_key
 from fleet_wire import events, ids
 from fleet_wire.bus import Bus
-from fleet_wire.errors import Conflict
+from fleet_wire.errors import Conflict, Unavailable
 
 COMPLETED = "orchestration.deliberation.completed"
 FAILED = "orchestration.deliberation.failed"
@@ -171,9 +172,8 @@ async def test_an_executor_that_is_away_is_waited_for(own_nats: realparts.Nats, 
 
 
 async def test_results_that_no_message_brought_are_taken_from_the_executor(
-    own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
+    own_nats: realparts.Nats, server: Bus, peers: Peers
 ) -> None:
-    monkeypatch.setattr("fleet.orchestrator.sweep.SETTLE", harness.dt.timedelta(0))
     peers.executor.publishes = False
     async with replica(own_nats.url, peers):
         await server.publish(approved("p1", task("a")))
@@ -181,9 +181,8 @@ async def test_results_that_no_message_brought_are_taken_from_the_executor(
 
 
 async def test_jobs_that_the_executor_lost_are_submitted_again(
-    own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
+    own_nats: realparts.Nats, server: Bus, peers: Peers
 ) -> None:
-    monkeypatch.setattr("fleet.orchestrator.sweep.SETTLE", harness.dt.timedelta(0))
     peers.executor.answer = harness.silent
     async with replica(own_nats.url, peers):
         await server.publish(approved("p1", task("a")))
@@ -263,44 +262,43 @@ async def _dead(server: Bus, count: int) -> list[str]:
     return subjects if len(subjects) >= count else []
 
 
-class Crash(BaseException):
-    """The process is gone."""
-
-
-def crashing_after(saves: int) -> "harness.Callable[[main.Parts], None]":
-    """Ends the replica right after its `saves`-th successful write of a deliberation: saved, and nothing sent since."""
+def crashing_after(steps: int) -> Callable[[main.Parts], None]:
+    """Ends the replica right after its `steps`-th write to its store or publish: done, and nothing known of it since."""
 
     def break_it(parts: main.Parts) -> None:
-        bucket = parts.store.deliberations
         done = 0
         crashed = asyncio.Event()
 
-        def counting(write):  # type: ignore[no-untyped-def]
-            async def wrapped(*args, **kwargs):  # type: ignore[no-untyped-def]
+        def counting(step: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            async def wrapped(*args: Any, **kwargs: Any) -> Any:
                 nonlocal done
                 if crashed.is_set():
                     await asyncio.Event().wait()
-                revision = await write(*args, **kwargs)
+                answer = await step(*args, **kwargs)
                 done += 1
-                if done >= saves:
+                if done >= steps:
                     crashed.set()
                     await asyncio.Event().wait()
-                return revision
+                return answer
 
             return wrapped
 
-        bucket.create = counting(bucket.create)  # type: ignore[method-assign]
-        bucket.update = counting(bucket.update)  # type: ignore[method-assign]
+        store = parts.store
+        for bucket in (store.plans, store.deliberations, store.prompts, store.outcomes, store.results):
+            bucket.create = counting(bucket.create)  # type: ignore[method-assign]
+            bucket.update = counting(bucket.update)  # type: ignore[method-assign]
+        parts.handlers.bus.publish = counting(parts.handlers.bus.publish)  # type: ignore[method-assign]
+        parts.handlers.bus.schedule = counting(parts.handlers.bus.schedule)  # type: ignore[method-assign]
         parts.crashed = crashed  # type: ignore[attr-defined]
 
     return break_it
 
 
-@pytest.mark.parametrize("saves", range(1, 9))
-async def test_a_crash_right_after_any_save_loses_nothing_and_repeats_no_decision(
-    own_nats: realparts.Nats, server: Bus, peers: Peers, saves: int
+@pytest.mark.parametrize("steps", range(1, 23))
+async def test_a_crash_right_after_any_save_or_publish_loses_nothing_and_repeats_no_decision(
+    own_nats: realparts.Nats, server: Bus, peers: Peers, steps: int
 ) -> None:
-    async with replica(own_nats.url, peers, sweep_seconds=60, broken=crashing_after(saves)) as parts:
+    async with replica(own_nats.url, peers, sweep_seconds=60, broken=crashing_after(steps)) as parts:
         await server.publish(approved("p1", task("a")))
         reached = asyncio.create_task(parts.crashed.wait())  # type: ignore[attr-defined]
         ended = asyncio.create_task(until(lambda: published(server, PLAN_COMPLETED)))
@@ -356,3 +354,171 @@ async def test_what_ended_is_kept_as_a_stub_with_a_time_to_live(
             entry = await parts.store.deliberations.get(state_key(deliberation))
             assert entry is not None
             await parts.store.deliberations.create(state_key(deliberation), entry.value)
+
+
+async def test_a_plan_that_lost_its_deliberations_starts_them_again(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.answer = harness.silent
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: peers.executor.calls)
+    await server.js.purge_stream("KV_deliberations")
+    peers.executor.answer = harness.answers
+    peers.executor.known.clear()
+    async with replica(own_nats.url, peers):
+        [plan] = await until(lambda: published(server, PLAN_COMPLETED))
+    assert plan.decided == ["a"]
+
+
+async def test_a_lost_plan_finds_the_deliberation_that_failed_meanwhile(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.answer = harness.fails
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await server.publish(approved("p1", task("a"), task("b")))
+        await until(lambda: published(server, PLAN_COMPLETED))
+    await server.js.purge_stream("KV_plans")
+    peers.plan_book.plans = [approved("p1", task("a"), task("b"))]
+    async with replica(own_nats.url, peers) as parts:
+
+        async def completed() -> bool:
+            entry = await parts.store.plans.get("p1")
+            return entry is not None and entry.value.status == "completed"
+
+        await until(completed)
+        tasks = (await parts.requests.plan("p1")).tasks
+    assert [one.status for one in tasks] == ["failed", "failed"]
+    assert len(await published(server, FAILED)) == 2
+
+
+async def test_answers_that_came_in_time_count_though_nobody_was_there_to_read_them(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.answer = harness.silent
+    async with replica(own_nats.url, peers, timeout_seconds=2, sweep_seconds=60):
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: peers.executor.calls)
+    known = peers.executor.known[deliberation_id("p1", "a")]
+    for job in peers.executor.jobs.values():
+        result = events.AgentResult(
+            job_id=job.job_id,
+            deliberation_id=deliberation_id("p1", "a"),
+            task_id="a",
+            agent_id=job.agent_id,
+            role="DEV",
+            phase="propose",
+            attempt=1,
+            status="completed",
+            content=f"{job.agent_id} was in time",
+        )
+        known[job.job_id] = result
+        await server.publish(result)
+    await asyncio.sleep(2)
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        [completed] = await until(lambda: published(server, COMPLETED))
+    assert len(completed.ranking) == 3
+
+
+async def test_a_plan_that_could_never_run_is_buried(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:
+    async with replica(own_nats.url, peers):
+        await server.publish(approved("cycle", task("a", "b"), task("b", "a")))
+        await server.publish(approved("unknown", task("a", "nowhere")))
+        await server.publish(approved("empty"))
+        assert len(await until(lambda: _dead(server, 3))) == 3
+    assert await published(server, PLAN_COMPLETED) == []
+
+
+async def test_one_bad_record_or_plan_ends_no_sweep(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:
+    await server.js.publish("$KV.plans.bad", b"{")
+    await server.js.publish("$KV.deliberations.state.bad", b"{")
+    peers.plan_book.plans = [approved("bad", task("a")), approved("cycle", task("a", "a")), approved("p1", task("a"))]
+    async with replica(own_nats.url, peers):
+        [plan] = await until(lambda: published(server, PLAN_COMPLETED))
+    assert plan.plan_id == "p1"
+
+
+async def test_what_was_not_announced_or_scheduled_stays_due_while_the_agents_run(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.answer = harness.silent
+
+    def no_timers(parts: main.Parts) -> None:
+        async def away(event: events.Event, at: Any) -> int:
+            raise Unavailable("FLEET_TIMERS is away")
+
+        parts.handlers.bus.schedule = away  # type: ignore[method-assign, assignment]
+
+    async with replica(own_nats.url, peers, sweep_seconds=60, broken=no_timers):
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: peers.executor.calls)
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+
+        async def scheduled() -> bool:
+            entry = await parts.store.deliberations.get(state_key(deliberation_id("p1", "a")))
+            return entry is not None and entry.value.scheduled and entry.value.status == "running"
+
+        await until(scheduled)
+    assert (await server.js.stream_info("FLEET_TIMERS")).state.messages == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"status": "failed", "content": "", "error": None},
+        {"status": "completed", "content": "  "},
+        {"agent_id": "agent-DEV-009"},
+    ],
+)
+async def test_a_result_that_contradicts_itself_is_buried_and_not_counted(
+    own_nats: realparts.Nats, server: Bus, peers: Peers, wrong: dict[str, Any]
+) -> None:
+    peers.executor.publishes = False
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: len(peers.executor.jobs) == 3)
+        good = list(peers.executor.known[deliberation_id("p1", "a")].values())
+        assert good[0] is not None
+        await server.publish(msgspec.structs.replace(good[0], **wrong))
+        await until(lambda: _dead(server, 1))
+        for result in good:
+            assert result is not None
+            headers = {**server.headers(result), "Nats-Msg-Id": f"good-{result.job_id}"}
+            await server.js.publish(result.subject(), events.encode(result), headers=headers)
+        [completed] = await until(lambda: published(server, COMPLETED))
+    assert len(completed.ranking) == 3
+
+
+async def test_endless_error_texts_do_not_keep_a_deliberation_from_ending(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    def complains(state: Deliberation, job: AgentJob) -> events.AgentResult | None:
+        failed = harness.fails(state, job)
+        assert failed is not None
+        return msgspec.structs.replace(
+            failed, error=events.JobError(kind="http", message="x" * 300_000, retryable=False)
+        )
+
+    peers.executor.answer = complains
+    async with replica(own_nats.url, peers):
+        await server.publish(approved("p1", task("a")))
+        [failed] = await until(lambda: published(server, FAILED))
+    assert all(0 < len(agent.error.message) < 3000 for agent in failed.agents)
+
+
+async def test_default_councils_that_were_cut_off_are_completed_and_deleted_ones_stay_deleted(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    async with replica(own_nats.url, peers) as parts:
+        await until(lambda: parts.store.defaults.get("defaults"))
+        await parts.requests.delete_council("QA")
+    async with replica(own_nats.url, peers) as parts:
+        await asyncio.sleep(0.5)
+        assert [council.role for council in await parts.requests.councils()] == ["DEV", "ARCHITECT", "DEVOPS", "DATA"]
+        await parts.store.defaults.delete("defaults")
+    async with replica(own_nats.url, peers) as parts:
+
+        async def five() -> bool:
+            return len(await parts.requests.councils()) == 5
+
+        await until(five)

@@ -15,7 +15,7 @@ import nats.errors
 import nats.js.errors
 import stamina
 import structlog
-from nats.js.api import DeliverPolicy
+from nats.js.api import DeliverPolicy, RawStreamMsg
 
 from fleet_wire.bus import TRANSIENT, Bus, reason_of
 from fleet_wire.errors import Conflict, Invalid, Unavailable
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 WRONG_LAST_SEQUENCE = (10071, 10164)
+NO_MESSAGE = 10037
 
 
 class Entry(Generic[T]):
@@ -75,14 +76,12 @@ class JetStreamBucket(Generic[T]):
         try:
             async for attempt in _retry():
                 with attempt:
-                    message = await self._bus.js.get_last_msg(self._stream, self._prefix + key, direct=True)
-        except nats.js.errors.NotFoundError:
-            return None
+                    last = await self._last(key)
         except TRANSIENT as error:
             raise self._away(error) from error
-        if message.headers and "KV-Operation" in message.headers:
+        if last is None or _is_deletion(last):
             return None
-        return Entry(key, self._decode(key, message.data or b""), int(message.seq or 0))
+        return Entry(key, self._decode(key, last.data or b""), int(last.seq or 0))
 
     async def create(self, key: str, value: T, ttl: Optional[dt.timedelta] = None) -> int:
         try:
@@ -90,14 +89,12 @@ class JetStreamBucket(Generic[T]):
         except Conflict:
             # The last message of the key may be a deletion: then the key is free, at that revision.
             try:
-                last = await self._bus.js.get_last_msg(self._stream, self._prefix + key, direct=True)
-            except nats.js.errors.NotFoundError:
-                return await self._put(key, value, 0, ttl)
+                last = await self._last(key)
             except TRANSIENT as error:
                 raise self._away(error) from error
-            if not (last.headers and "KV-Operation" in last.headers):
+            if last is not None and not _is_deletion(last):
                 raise
-            return await self._put(key, value, int(last.seq or 0), ttl)
+            return await self._put(key, value, int(last.seq or 0) if last else 0, ttl)
 
     async def update(self, key: str, value: T, revision: int, ttl: Optional[dt.timedelta] = None) -> int:
         return await self._put(key, value, revision, ttl)
@@ -158,6 +155,16 @@ class JetStreamBucket(Generic[T]):
             raise
         return ack.seq
 
+    async def _last(self, key: str) -> Optional[RawStreamMsg]:
+        """The key's last message, asked of the stream's leader: any replica may answer a direct get, and one that lags
+        would deny what was just written."""
+        try:
+            return await self._bus.js.get_last_msg(self._stream, self._prefix + key)
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code == NO_MESSAGE:
+                return None
+            raise Unavailable(f"bucket {self._name} does not exist: run `fleet streams apply`") from error
+
     def _decode(self, key: str, data: bytes) -> T:
         try:
             return self._decoder.decode(data)
@@ -166,6 +173,10 @@ class JetStreamBucket(Generic[T]):
 
     def _away(self, error: Exception) -> Unavailable:
         return Unavailable(f"bucket {self._name} cannot be reached: {reason_of(error)}")
+
+
+def _is_deletion(message: RawStreamMsg) -> bool:
+    return bool(message.headers and "KV-Operation" in message.headers)
 
 
 class MemoryBucket(Generic[T]):

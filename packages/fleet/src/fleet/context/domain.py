@@ -16,6 +16,7 @@ from typing import get_args
 
 import msgspec
 
+from fleet.deliberation.plan_tasks import check_plan
 from fleet_wire import events, ids
 from fleet_wire.errors import Invalid
 
@@ -215,7 +216,7 @@ def fingerprint(request: ContextRequest) -> str:
 def check_event(event: events.Event) -> None:
     """Raises Invalid for an event whose parts contradict each other; the types alone cannot see that."""
     if isinstance(event, events.PlanApproved):
-        _check_plan(event)
+        check_plan(event)
     elif isinstance(event, events.DeliberationCompleted):
         _check_completed(event)
 
@@ -324,16 +325,6 @@ def _cut(block: Block, room: int) -> Block:
     kept = room * BYTES_PER_TOKEN - len(block.title.encode()) - len(CUT)
     text = block.text.encode()[:kept].decode("utf-8", "ignore")
     return _block(block.kind, block.source_id, block.title, text + CUT)
-
-
-def _check_plan(event: events.PlanApproved) -> None:
-    names = [task.task_id for task in event.tasks]
-    if len(set(names)) != len(names):
-        raise Invalid(f"tasks of plan {event.plan_id}: a task_id stands twice")
-    for task in event.tasks:
-        unknown = sorted(set(task.depends_on) - set(names))
-        if unknown:
-            raise Invalid(f"depends_on of task {task.task_id}: plan {event.plan_id} has no task {', '.join(unknown)}")
 
 
 def _check_completed(event: events.DeliberationCompleted) -> None:

@@ -15,8 +15,6 @@ from fleet_wire.events import Check, CheckStatus
 MENTION_THRESHOLD = 0.5
 """The mean share of required words from which the check `requirements` counts as passed. A choice, not a measured value."""
 
-# A block that is never closed, as where an answer was cut, reaches to the end.
-_BLOCK = re.compile(r"^[ \t]*```[ \t]*([A-Za-z0-9_+-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*", re.UNICODE)
 # Words that carry no content of a requirement: English function words and the verbs of obligation.
 _STOP_WORDS = frozenset(
@@ -50,8 +48,8 @@ def check_parse(content: str) -> Check:
     """The share of fenced code blocks in Python, JSON or TOML that parse. Blocks of other languages are not looked at."""
     results = [
         _parses(parser, body)
-        for language, body in _BLOCK.findall(content)
-        if (parser := _PARSERS.get(language.lower())) is not None
+        for language, body in code_blocks(content)
+        if (parser := _PARSERS.get(language)) is not None
     ]
     if not results:
         return Check(name="parse", status="not_run", detail="no code block in Python, JSON or TOML")
@@ -69,6 +67,25 @@ def check_requirements(content: str, requirements: Sequence[str]) -> Check:
     score = sum(len(words & mentioned) / len(words) for words in wanted) / len(wanted)
     detail = f"mentions {score:.0%} of the required words"
     return Check(name="requirements", status=_verdict(score >= MENTION_THRESHOLD), score=score, detail=detail)
+
+
+def code_blocks(content: str) -> list[tuple[str, str]]:
+    """Language (in lower case, empty where none is named) and body of each fenced block. One that is never closed, as where
+    an answer was cut, reaches to the end."""
+    blocks: list[tuple[str, str]] = []
+    opened: tuple[str, list[str]] | None = None
+    for line in content.splitlines():
+        fence = line.strip()
+        if opened is None and fence.startswith("```"):
+            opened = ((fence[3:].split() or [""])[0].lower(), [])
+        elif opened is not None and fence == "```":
+            blocks.append((opened[0], "\n".join(opened[1])))
+            opened = None
+        elif opened is not None:
+            opened[1].append(line)
+    if opened is not None:
+        blocks.append((opened[0], "\n".join(opened[1])))
+    return blocks
 
 
 def words(text: str) -> list[str]:

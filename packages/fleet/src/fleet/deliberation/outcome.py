@@ -3,8 +3,10 @@
 import datetime as dt
 from collections.abc import Mapping
 
+import msgspec
+
 from fleet.deliberation.consensus import Scored, rank
-from fleet.deliberation.state import Deliberation, counted
+from fleet.deliberation.state import Deliberation, counted, seat_word
 from fleet_wire import events, ids
 from fleet_wire.events import AgentResult, DeliberationCompleted, DeliberationFailed
 
@@ -13,16 +15,25 @@ MAX_PROPOSALS_BYTES = 320 * 1024
 """What all proposals of one event may take as JSON, so that it stays below its limit with the decision and the rest."""
 
 
+def decides(state: Deliberation) -> bool:
+    """Whether the counted answers are enough, and nothing else ended it: then the outcome needs their results."""
+    return state.closed_by in ("all_ended", "deadline") and len(counted(state)) >= state.quorum
+
+
 def outcome(state: Deliberation, results: Mapping[str, AgentResult]) -> DeliberationCompleted | DeliberationFailed:
     """The event for a deliberation in `deciding`, given the result of each counted job by its id.
 
-    Raises KeyError where a counted result is missing, ValueError where the deliberation is not closed.
+    Fails with `error` where a counted result is not given; raises ValueError where the deliberation is not closed.
     """
     if state.closed_at is None or state.closed_by is None:
         raise ValueError(f"{state.deliberation_id} is not closed")
-    seats = counted(state)
-    if state.closed_by in ("cancelled", "no_council", "budget", "error") or len(seats) < state.quorum:
+    if not decides(state):
         return _failed(state, state.closed_at)
+    seats = counted(state)
+    lost = sorted(seat.agent_id for seat in seats if seat.job_id not in results)
+    if lost:
+        broken = msgspec.structs.replace(state, closed_by="error", detail=f"the results of {', '.join(lost)} are lost")
+        return _failed(broken, state.closed_at)
     answers = {seat.agent_id: results[seat.job_id] for seat in seats}
     proposals = {agent: answer.content for agent, answer in answers.items()}
     ranking = rank(state.deliberation_id, proposals, state.task.requirements)
@@ -89,7 +100,7 @@ def _failed(state: Deliberation, closed_at: dt.datetime) -> DeliberationFailed:
         reason=reason,
         detail=state.detail or f"{answered} of {len(state.seats)} seats answered, {state.quorum} were needed",
         agents=[
-            events.SeatReport(agent_id=seat.agent_id, state=_seat_word(state, seat.status), error=seat.error)
+            events.SeatReport(agent_id=seat.agent_id, state=seat_word(state, seat), error=seat.error)
             for seat in state.seats
         ],
         duration_seconds=(closed_at - state.created_at).total_seconds(),
@@ -123,7 +134,3 @@ def _missing(state: Deliberation) -> list[events.MissingAgent]:
         for seat in state.seats
         if seat.status != "completed"
     ]
-
-
-def _seat_word(state: Deliberation, status: str) -> str:
-    return "running" if status == "waiting" and state.submitted else status

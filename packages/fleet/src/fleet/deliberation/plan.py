@@ -13,6 +13,7 @@ from typing import Literal, Union
 import msgspec
 from msgspec import Struct
 
+from fleet.deliberation.state import stub
 from fleet_wire import ids
 from fleet_wire.events import PlanTask, StoryPhase
 
@@ -98,7 +99,8 @@ def advance(plan: Plan, event: PlanEvent) -> Plan:
             )
             return replace(plan, tasks=tasks)
         case Closed(at) if plan.status == "running":
-            return replace(plan, status="completed", ended_at=at)
+            tasks = tuple(replace(task, task=stub(task.task)) for task in plan.tasks)
+            return replace(plan, status="completed", ended_at=at, tasks=tasks)
     return plan
 
 

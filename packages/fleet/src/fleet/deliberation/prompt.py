@@ -7,6 +7,7 @@ control tokens of common chat templates are broken up in it.
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import msgspec
@@ -28,7 +29,8 @@ _SYSTEM = (
     "Answer with one concrete proposal that meets every requirement. Put code into fenced blocks with their language."
 )
 
-_CONTROL_TOKEN = re.compile(r"<(?=[|/]?[A-Za-z_])|\|(?=>)|\[(?=/?INST\])|<(?=<SYS>>)", re.ASCII)
+# The openings and endings of the control tokens of common chat templates, the full-width bar of some included.
+_CONTROL_TOKEN = re.compile(r"<(?=[|\uff5c/]?[A-Za-z_\uff5c])|[|\uff5c](?=>)|\[(?=/?[A-Z_]{2,}\])|<(?=<)", re.ASCII)
 
 
 class ContextText(Struct, frozen=True, kw_only=True):
@@ -40,40 +42,60 @@ class ContextText(Struct, frozen=True, kw_only=True):
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
-    """A frozen prompt. Every retry sends exactly this."""
+    """A frozen prompt: every try sends exactly this. `endings` are what each seat is told after the shared part.
+
+    `max_tokens` is what an agent may write, `temperature` how it samples. `hash` is over all of it when it was frozen.
+    """
 
     system: str
     shared: str
-    lens: str
+    endings: tuple[str, ...]
+    max_tokens: int
+    temperature: float
+    hash: str = ""
 
-    def hash(self) -> str:
-        """SHA-256 of the whole, in hex."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
-
-    def user_message(self, seat: int, seats: int) -> str:
-        """What the `seat`-th agent (from 1) is told: the shared part first, then its role and seat."""
-        return f"{self.shared}\n\n{self.lens} You are member {seat} of {seats}."
+    def user_message(self, seat: int) -> str:
+        """What the `seat`-th agent (from 1) is told: the shared part first."""
+        return f"{self.shared}\n\n{self.endings[seat - 1]}"
 
 
-def render(task: PlanTask, context: Sequence[ContextText]) -> Prompt:
+def render(
+    task: PlanTask, context: Sequence[ContextText], seats: int, *, max_tokens: int, temperature: float
+) -> Prompt:
     """The prompt for a task with what context gave; without context, for the task alone."""
-    parts = [_fenced(f"{block.kind}: {block.title}" if block.title else block.kind, block.text) for block in context]
-    if not any(block.kind == "task" for block in context):
-        parts.append(_fenced(f"task: {task.title}", _task_text(task)))
-    return Prompt(system=_SYSTEM, shared="\n\n".join(parts), lens=LENSES[task.role])
+    blocks = list(context)
+    if not any(block.kind == "task" for block in blocks):
+        blocks.append(ContextText(kind="task", title=task.title, text=_task_text(task)))
+    lens = LENSES[task.role]
+    prompt = Prompt(
+        system=_SYSTEM,
+        shared=_fenced(blocks),
+        endings=tuple(f"{lens} You are member {seat} of {seats}." for seat in range(1, seats + 1)),
+        max_tokens=max_tokens,
+        temperature=temperature,
+    )
+    return msgspec.structs.replace(prompt, hash=hashlib.sha256(msgspec.json.encode(prompt)).hexdigest())
 
 
 def harmless(text: str) -> str:
-    """The text with the control tokens of chat templates broken up by a space, and without control characters."""
-    spaced = _CONTROL_TOKEN.sub(lambda match: match.group(0) + " ", text)
-    return "".join(char for char in spaced if char in "\n\t" or ord(char) >= 32)
+    """The text without control characters, the control tokens of chat templates broken up by a space.
+
+    In this order: taking characters out afterwards could put a token together again.
+    """
+    plain = "".join(char for char in text if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs"))
+    return _CONTROL_TOKEN.sub(lambda match: match.group(0) + " ", plain)
 
 
-def _fenced(label: str, text: str) -> str:
-    body = harmless(text).strip()
-    marker = hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()[:12]
-    heading = " ".join(harmless(label).split())
-    return f"--- {marker} {heading}\n{body}\n--- {marker} end"
+def _fenced(blocks: Sequence[ContextText]) -> str:
+    """Each block between two lines with a marker. The markers come from a hash over all blocks, so that no text can hold
+    one; what a block is called stands inside the fence, since that too may be somebody's text."""
+    bodies = [harmless(f"{block.title}\n{block.text}" if block.title else block.text).strip() for block in blocks]
+    whole = hashlib.sha256("\0".join(bodies).encode()).hexdigest()
+    parts = []
+    for number, (block, body) in enumerate(zip(blocks, bodies, strict=True), start=1):
+        marker = hashlib.sha256(f"{whole}|{number}".encode()).hexdigest()[:12]
+        parts.append(f"--- {marker} {block.kind}\n{body}\n--- {marker} end")
+    return "\n\n".join(parts)
 
 
 def _task_text(task: PlanTask) -> str:

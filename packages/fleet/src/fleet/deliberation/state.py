@@ -119,7 +119,7 @@ class Reported(Struct, frozen=True):
 
 
 class Retired(Struct, frozen=True):
-    """Results and prompt have been given their time to live."""
+    """The timer is taken back, and results and outcome have been given their time to live: what stays is a stub."""
 
 
 DeliberationEvent = Union[
@@ -148,20 +148,19 @@ def advance(state: Deliberation, event: DeliberationEvent) -> Deliberation:
         and changed.status == "running"
         and all(seat.status != "waiting" for seat in changed.seats)
     ):
-        return _close(changed, "all_ended", event.at)
+        # Workers end their jobs at the deadline too: whoever looks first, the reason is the same.
+        return _close(changed, "deadline" if event.at >= changed.deadline else "all_ended", event.at)
     return changed
 
 
 def due(state: Deliberation) -> tuple[Command, ...]:
     """What must be done now. All of it may be done at once; doing it again does no harm."""
-    if state.status == "preparing":
+    if state.status in ("preparing", "running"):
         return (
             *(() if state.announced else ("announce",)),
             *(() if state.scheduled else ("schedule",)),
-            *(("submit",) if state.prompt_hash else ("prepare",)),
+            *(() if state.submitted else ("submit",) if state.prompt_hash else ("prepare",)),
         )
-    if state.status == "running":
-        return () if state.submitted else ("submit",)
     if state.status == "deciding":
         return ("decide",)
     if not state.reported and state.plan_id:
@@ -172,6 +171,17 @@ def due(state: Deliberation) -> tuple[Command, ...]:
 def counted(state: Deliberation) -> tuple[Seat, ...]:
     """The seats whose answers count: those that had answered when the set was frozen."""
     return tuple(seat for seat in state.seats if seat.status == "completed")
+
+
+def seat_word(state: Deliberation, seat: Seat) -> str:
+    """A seat's state as it is told: waiting, running (the executor has its job), completed or failed."""
+    runs = seat.status == "waiting" and state.submitted and state.status in LIVE
+    return "running" if runs else seat.status
+
+
+def stub(task: PlanTask) -> PlanTask:
+    """What is kept of a task that has ended: which it was, not its texts."""
+    return msgspec.structs.replace(task, description="", requirements=[], acceptance=[])
 
 
 def default_quorum(agents: int) -> int:
@@ -207,7 +217,7 @@ def _advance(state: Deliberation, event: DeliberationEvent) -> Deliberation:
         case Reported() if state.status in ENDED:
             return replace(state, reported=True)
         case Retired() if state.status in ENDED:
-            return replace(state, retired=True)
+            return replace(state, retired=True, task=stub(state.task))
     return state
 
 

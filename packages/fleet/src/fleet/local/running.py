@@ -19,6 +19,9 @@ START_TIMEOUT = dt.timedelta(seconds=180)
 MAX_CRASHES = 6
 """Unexpected ends in a row before the stack gives up; one that was up for STEADY begins a new row."""
 STEADY = dt.timedelta(seconds=60)
+CHECK_EVERY = dt.timedelta(seconds=5)
+MAX_SILENT = 6
+"""Checks in a row without an answer after which a part, that had been ready, is killed and started again."""
 LAST_LINES = 15
 BAD_SETTING = 2
 """Exit code of a service that cannot run with its settings; no restart mends that."""
@@ -152,41 +155,56 @@ class RunningPart:
             await self._become_ready()
             await asyncio.Event().wait()  # until cancelled
         begun = time.monotonic()
-        self._down.clear()
-        with self.log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *self.part.argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.part.cwd,
-                env={**self.part.env, **self._mark},
-                start_new_session=True,
-            )
+        process = await self._spawn()
         self.pid = process.pid
         self.starts += 1
+        self._down.clear()
         self._guard.add(process.pid)
         self._change(State.STARTING)
         ended = asyncio.create_task(process.wait())
-        probing = asyncio.create_task(self._become_ready(begun))
+        watching = asyncio.create_task(self._watch(begun))
         try:
-            await asyncio.wait({ended, probing}, return_when=asyncio.FIRST_COMPLETED)
-            if probing.done() and not ended.done():
-                probing.result()
+            await asyncio.wait({ended, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done() and not ended.done():
+                watching.result()
+                processes.signal_group(process.pid, signal.SIGKILL)
             return await ended
         finally:
-            probing.cancel()
+            watching.cancel()
             processes.signal_group(process.pid, signal.SIGKILL)  # what a part may have left of its group
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await ended
             self._guard.remove(process.pid)
 
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        try:
+            with self.log.open("ab") as log:
+                return await asyncio.create_subprocess_exec(
+                    *self.part.argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.part.cwd,
+                    env={**self.part.env, **self._mark},
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise PartFailed(f"{self.name} cannot be started: {error}") from error
+
+    async def _watch(self, begun: float) -> None:
+        """Ends when a part that was ready has stopped to answer though its process lives: a Ray head without its node does
+        so. A service may well be not ready while something it needs is away, so only its process counts."""
+        await self._become_ready(begun)
+        silent = 0
+        while self.part.is_service or silent < MAX_SILENT:
+            await asyncio.sleep(CHECK_EVERY.total_seconds())
+            silent = 0 if await self.part.ready() is None else silent + 1
+
     async def _become_ready(self, begun: float | None = None) -> None:
         begun = time.monotonic() if begun is None else begun
-        why: str | None = "not asked yet"
         pause = 0.05
-        while (why := await self.part.ready()) is not None:
+        while (why := await self._why_not_ready()) is not None:
             if time.monotonic() - begun > START_TIMEOUT.total_seconds():
                 if self.part.given:
                     raise PartFailed(f"{self.name}, which a setting says is at {self.part.address}, is {why}")
@@ -195,12 +213,19 @@ class RunningPart:
                 self._change(State.STARTING, why)
             await asyncio.sleep(pause)
             pause = min(pause * 1.3, 0.3)
-        if self.part.then is not None:
-            await self.part.then()
         self.ready_seconds = time.monotonic() - begun
         self._came_up = True
         self.ready.set()
         self._change(State.READY)
+
+    async def _why_not_ready(self) -> str | None:
+        why = await self.part.ready()
+        if why is None and self.part.then is not None:
+            try:
+                await self.part.then()
+            except FleetError as error:
+                return str(error)
+        return why
 
     def _change(self, state: State, detail: str = "") -> None:
         self.state, self.detail = state, detail

@@ -1,5 +1,7 @@
 """Councils: which agents answer for a role, how many must, and by which protocol. Pure rules; the records live in a bucket."""
 
+import re
+
 import msgspec
 from msgspec import Struct
 
@@ -52,9 +54,8 @@ def with_agent(council: Council, agent_id: str) -> Council:
         numbers = range(1, MAX_AGENTS + 2)
         agent_id = next(free for n in numbers if (free := ids.agent_id(council.role, n)) not in council.agents)
     ids.check_id("agent_id", agent_id)
-    prefix = f"agent-{council.role}-"
-    if not agent_id.startswith(prefix) or not agent_id[len(prefix) :].isdigit():
-        raise Invalid(f"agent_id must read {prefix}nnn, not {agent_id!r}")
+    if not re.fullmatch(rf"agent-{council.role}-[0-9]{{3}}", agent_id):
+        raise Invalid(f"agent_id must read agent-{council.role}-nnn, not {agent_id!r}")
     if agent_id in council.agents:
         raise AlreadyExists(f"council {council.role} has {agent_id} already")
     return msgspec.structs.replace(council, agents=tuple(sorted((*council.agents, agent_id))))

@@ -12,9 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from fleet.deliberation import prompt as prompts
-from fleet.deliberation.outcome import outcome
+from fleet.deliberation.outcome import decides, outcome
 from fleet.deliberation.state import (
-    ENDED,
     Announced,
     Broke,
     Command,
@@ -42,7 +41,7 @@ from fleet.orchestrator.store import (
 from fleet_wire import ids, topology
 from fleet_wire.bus import Bus
 from fleet_wire.consumer import HOPELESS
-from fleet_wire.errors import Conflict, NotFound, Unavailable
+from fleet_wire.errors import Conflict, Unavailable
 from fleet_wire.events import AgentResult, DeadlineReached, DeliberationCompleted, DeliberationStarted
 from fleet_wire.kv import Bucket, T, change
 
@@ -149,30 +148,31 @@ class Deliberations:
         key = prompt_key(state.deliberation_id)
         entry = await self.store.prompts.get(key)
         if entry is not None:
-            return Prepared(entry.value.hash())
+            return Prepared(entry.value.hash)
         blocks = await self.memory.context_for(state, self.limits.token_budget) if state.plan_id else ()
-        prompt = prompts.render(state.task, blocks)
+        prompt = prompts.render(
+            state.task,
+            blocks,
+            len(state.seats),
+            max_tokens=self.limits.max_tokens,
+            temperature=self.limits.temperature,
+        )
         try:
-            await self.store.prompts.create(key, prompt)
+            await self.store.prompts.create(key, prompt, state.deadline - self.clock() + topology.RESULT_TTL)
         except Conflict:
             return await self._prepare(state)
-        return Prepared(prompt.hash())
+        return Prepared(prompt.hash)
 
     async def _submit(self, state: Deliberation) -> DeliberationEvent:
         entry = await self.store.prompts.get(prompt_key(state.deliberation_id))
-        if entry is None or entry.value.hash() != state.prompt_hash:
-            raise NotFound(f"the frozen prompt of {state.deliberation_id} is gone or is another one")
-        await self.executor.execute(state, jobs_of(state, entry.value, self.limits))
+        if entry is None or entry.value.hash != state.prompt_hash:
+            raise Unavailable(f"the frozen prompt of {state.deliberation_id} cannot be read")
+        await self.executor.execute(state, jobs_of(state, entry.value))
         log.info("deliberation submitted", deliberation_id=state.deliberation_id, jobs=len(state.seats))
         return Submitted()
 
     async def _decide(self, state: Deliberation) -> DeliberationEvent:
-        results: dict[str, AgentResult] = {}
-        for seat in counted(state):
-            entry = await self.store.results.get(seat.job_id)
-            if entry is None:
-                raise Unavailable(f"result {seat.job_id} was counted and cannot be read")
-            results[seat.job_id] = entry.value
+        results = await self._counted_results(state) if decides(state) else {}
         # CPU work of some milliseconds: off the loop that answers health checks and acknowledges messages.
         event = await asyncio.to_thread(outcome, state, results)
         key = outcome_key(state.deliberation_id)
@@ -190,6 +190,16 @@ class Deliberations:
         )
         return OutcomePublished("", event.reason)
 
+    async def _counted_results(self, state: Deliberation) -> dict[str, AgentResult]:
+        """The results that count, from the store, or from the executor where the store has lost them."""
+        entries = [await self.store.results.get(seat.job_id) for seat in counted(state)]
+        found = {entry.key: entry.value for entry in entries if entry is not None}
+        if len(found) < len(entries):
+            log.error("counted results are gone from the store", deliberation_id=state.deliberation_id)
+            kept = await self.executor.results(state.deliberation_id)
+            found.update((job_id, result) for job_id, result in kept.items() if result and result.status == "completed")
+        return found
+
     async def _report(self, state: Deliberation) -> DeliberationEvent:
         await self.report(state)
         return Reported()
@@ -197,23 +207,22 @@ class Deliberations:
     async def _retire(self, state: Deliberation) -> DeliberationEvent:
         """Takes the timer back and gives what the deliberation leaves behind its time to live."""
         await self.bus.unschedule(state.deliberation_id)
-        await expire(self.store.prompts, prompt_key(state.deliberation_id))
         await expire(self.store.outcomes, outcome_key(state.deliberation_id))
         for seat in state.seats:
             await expire(self.store.results, seat.job_id)
         return Retired()
 
 
-def jobs_of(state: Deliberation, prompt: prompts.Prompt, limits: Limits) -> list[AgentJob]:
-    """The jobs of the seats that still wait. A seat's sampling seed is derived, so that a retry asks for the same."""
+def jobs_of(state: Deliberation, prompt: prompts.Prompt) -> list[AgentJob]:
+    """The jobs of the seats that still wait, from the frozen prompt alone. A seat's sampling seed is derived."""
     return [
         AgentJob(
             job_id=seat.job_id,
             agent_id=seat.agent_id,
             system=prompt.system,
-            user=prompt.user_message(number, len(state.seats)),
-            max_tokens=limits.max_tokens,
-            temperature=limits.temperature,
+            user=prompt.user_message(number),
+            max_tokens=prompt.max_tokens,
+            temperature=prompt.temperature,
             seed=int(ids.derived("seed", seat.job_id)[-8:], 16),
         )
         for number, seat in enumerate(state.seats, start=1)
@@ -229,8 +238,3 @@ async def expire(bucket: Bucket[T], key: str) -> None:
             await bucket.update(key, entry.value, entry.revision, topology.RESULT_TTL)
         except Conflict:
             log.info("expired by another replica", key=key)
-
-
-def has_ended(state: Deliberation) -> bool:
-    """Whether the outcome is published."""
-    return state.status in ENDED

@@ -14,7 +14,7 @@ from fleet.orchestrator import store as stores
 from fleet.orchestrator.consumers import make_consumers
 from fleet.orchestrator.deliberations import Deliberations, Limits
 from fleet.orchestrator.driver import Driver
-from fleet.orchestrator.handlers import Handlers, PlanReporter
+from fleet.orchestrator.handlers import Handlers
 from fleet.orchestrator.peers import Executor, ExecutorClient, Memory, MemoryClient, PlanBook, PlanBookClient
 from fleet.orchestrator.plans import Plans
 from fleet.orchestrator.requests import Requests
@@ -100,9 +100,8 @@ def assemble(
     timeout = dt.timedelta(seconds=settings.deliberation_timeout_seconds)
     limits = Limits(settings.agent_max_tokens, settings.agent_temperature, settings.context_token_budget)
     deliberation_driver, plan_driver = Driver(), Driver()
-    plans = Plans(store, bus, deliberation_driver, now, timeout)
-    report = PlanReporter(plans, plan_driver).report
-    deliberations = Deliberations(store, bus, executor, memory, limits, now, report)
+    plans = Plans(store, bus, plan_driver, deliberation_driver, now, timeout)
+    deliberations = Deliberations(store, bus, executor, memory, limits, now, plans.report)
     deliberation_driver.step = deliberations.drive
     plan_driver.step = plans.drive
     handlers = Handlers(bus, deliberations, plans, deliberation_driver, plan_driver)
@@ -110,7 +109,7 @@ def assemble(
         store=store,
         requests=Requests(store, deliberation_driver, now, timeout),
         handlers=handlers,
-        sweep=Sweep(store, handlers, executor, memory, plan_book, now),
+        sweep=Sweep(store, handlers, memory, plan_book, now),
         deliberation_driver=deliberation_driver,
         plan_driver=plan_driver,
     )

@@ -58,8 +58,11 @@ class Memory(Protocol):
 class PlanBook(Protocol):
     """planning, as far as the orchestrator knows it."""
 
-    async def approved_plans(self) -> list[PlanApproved]:
-        """Every plan that is approved and not completed, as its event would say."""
+    async def approved_plans(self) -> list[str]:
+        """Ids of the plans that are approved and not completed."""
+
+    async def plan(self, plan_id: str) -> PlanApproved:
+        """An approved plan as its event would say; raises NotFound."""
 
 
 class ExecutorClient:
@@ -146,21 +149,21 @@ class PlanBookClient:
         self._channel = channel(address)
         self._stub: planning_pb2_grpc.PlanningServiceAsyncStub = planning_pb2_grpc.PlanningServiceStub(self._channel)
 
-    async def approved_plans(self) -> list[PlanApproved]:
-        found = []
+    async def approved_plans(self) -> list[str]:
+        found: list[str] = []
         token = ""
         while True:
             request = planning_pb2.ListStoriesRequest(plan_state="approved", page_size=100, page_token=token)
             page = await call(self._stub.ListStories(request, timeout=CALL_SECONDS), "planning")
-            for story in page.stories:
-                for summary in story.plans:
-                    if summary.state == "approved":
-                        wanted = planning_pb2.GetPlanRequest(plan_id=summary.plan_id)
-                        answer = await call(self._stub.GetPlan(wanted, timeout=CALL_SECONDS), "planning")
-                        found.append(_approved(answer.plan, answer.story))
+            found += [plan.plan_id for story in page.stories for plan in story.plans if plan.state == "approved"]
             token = page.next_page_token
             if not token:
                 return found
+
+    async def plan(self, plan_id: str) -> PlanApproved:
+        request = planning_pb2.GetPlanRequest(plan_id=plan_id)
+        answer = await call(self._stub.GetPlan(request, timeout=CALL_SECONDS), "planning")
+        return _approved(answer.plan, answer.story)
 
     async def close(self) -> None:
         await self._channel.close()

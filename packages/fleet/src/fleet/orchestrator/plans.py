@@ -8,15 +8,15 @@ import structlog
 
 from fleet.deliberation import plan as plan_rules
 from fleet.deliberation.plan import Close, Plan, PlanEvent, Start, TaskProgress
-from fleet.deliberation.plan_tasks import tasks_of
-from fleet.deliberation.state import Deliberation, Seat
+from fleet.deliberation.plan_tasks import check_plan, tasks_of
+from fleet.deliberation.state import ENDED, Deliberation, Seat
 from fleet.orchestrator.councils import PROTOCOLS, Council
 from fleet.orchestrator.deliberations import Clock
 from fleet.orchestrator.driver import Driver
-from fleet.orchestrator.store import Store, plan_ttl, state_key
+from fleet.orchestrator.store import Store, council_key, plan_ttl, state_key
 from fleet_wire import ids
 from fleet_wire.bus import Bus
-from fleet_wire.errors import Conflict
+from fleet_wire.errors import Conflict, Unavailable
 from fleet_wire.events import FailedTask, FailureReason, PlanApproved, PlanCompleted, PlanTask, StoryPhase
 from fleet_wire.kv import change
 
@@ -25,17 +25,19 @@ log = structlog.get_logger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Plans:
-    """The ports that a plan is driven with. `drivers` wakes deliberations; `timeout` is a deliberation's, from its start."""
+    """The ports that a plan is driven with. `timeout` is a deliberation's, from its start."""
 
     store: Store
     bus: Bus
-    deliberations: Driver
+    driver: Driver
+    deliberation_driver: Driver
     clock: Clock
     timeout: dt.timedelta
 
     async def open(self, event: PlanApproved, decided: frozenset[str] = frozenset()) -> bool:
         """Saves the record of an approved plan; False where there is one, or was. `decided` are tasks whose decision the
-        graph holds from before this store was lost."""
+        graph holds from before this store was lost. Raises Invalid for a plan that could never be run."""
+        check_plan(event)
         plan = Plan(
             plan_id=event.plan_id,
             story_id=event.story_id,
@@ -72,15 +74,24 @@ class Plans:
             for command in commands:
                 match command:
                     case Start(task_id):
-                        await self._start(entry.value, task_id)
+                        await self.start(entry.value, task_id)
                     case Close():
                         await self._close(entry.value)
 
-    async def _start(self, plan: Plan, task_id: str) -> None:
-        """Saves the deliberation, then the plan's word of it. Between the two a crash leaves a deliberation that runs, and
-        a task that finds it when it is started again."""
+    async def report(self, state: Deliberation) -> None:
+        """Tells the plan how one of its deliberations ended. Raises Unavailable while the plan has no record: the sweep
+        takes it from planning again."""
+        reason = "" if state.decision_id else f"{state.reason}: {state.detail}".rstrip(": ")
+        ended = plan_rules.TaskEnded(state.task.task_id, state.number, reason)
+        if await self.fold(state.plan_id, ended) is None:
+            raise Unavailable(f"plan {state.plan_id} has no record")
+        self.driver.wake(state.plan_id)
+
+    async def start(self, plan: Plan, task_id: str) -> None:
+        """Saves the deliberation, then the plan's word of it; again, it does no harm. A crash between the two leaves a
+        deliberation that runs, and a task that finds it: also where it has ended and the plan was lost meanwhile."""
         progress = plan_rules.task_of(plan, task_id)
-        entry = await self.store.councils.get(progress.task.role)
+        entry = await self.store.councils.get(council_key(progress.task.role))
         state = new_deliberation(
             plan_rules.deliberation_of(plan, progress),
             progress.task,
@@ -96,9 +107,12 @@ class Plans:
         try:
             await self.store.deliberations.create(state_key(state.deliberation_id), state)
         except Conflict:
-            log.info("deliberation exists", deliberation_id=state.deliberation_id)
+            found = await self.store.deliberations.get(state_key(state.deliberation_id))
+            state = found.value if found else state
         await self.fold(plan.plan_id, plan_rules.TaskStarted(task_id, progress.number))
-        self.deliberations.wake(state.deliberation_id)
+        if state.status in ENDED:
+            await self.report(state)
+        self.deliberation_driver.wake(state.deliberation_id)
 
     async def _close(self, plan: Plan) -> None:
         await self.bus.publish(

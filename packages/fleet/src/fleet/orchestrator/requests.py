@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 import msgspec
+import structlog
 
 from fleet.deliberation.plan import Plan
 from fleet.deliberation.state import LIVE, Deliberation
@@ -17,12 +18,15 @@ from fleet.orchestrator.councils import Council
 from fleet.orchestrator.deliberations import Clock
 from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.plans import new_deliberation
-from fleet.orchestrator.store import Outcome, Store, outcome_key, state_key
+from fleet.orchestrator.store import DefaultCouncils, Outcome, Store, council_key, outcome_key, state_key
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, Conflict, FleetError, Invalid, NotFound
 from fleet_wire.events import PlanTask
 from fleet_wire.kv import change
 
+log = structlog.get_logger(__name__)
+
+DEFAULTS_KEY = "defaults"
 MAX_TITLE = 200
 MAX_TEXT_BYTES = 64 * 1024
 
@@ -40,10 +44,10 @@ class Requests:
         """Starts a deliberation of its own, once per request id; raises AlreadyExists for that id with another content."""
         ids.check_id("request_id", request_id)
         _check_task(task)
-        if not 0 <= timeout_seconds <= 86400:
+        if timeout_seconds != 0 and not 1 <= timeout_seconds <= 86400:
             raise Invalid(f"timeout_seconds must be 1 to 86400, or 0 for the default, not {timeout_seconds:g}")
         request_hash = hashlib.sha256(msgspec.json.encode([task, timeout_seconds])).hexdigest()
-        entry = await self.store.councils.get(task.role)
+        entry = await self.store.councils.get(council_key(task.role))
         state = new_deliberation(
             ids.deliberation_id(request_id, task.task_id, 1),
             task,
@@ -96,21 +100,21 @@ class Requests:
     async def create_council(self, council: Council) -> Council:
         """Saves it; raises AlreadyExists where the role has one."""
         try:
-            await self.store.councils.create(council.role, council)
+            await self.store.councils.create(council_key(council.role), council)
         except Conflict:
             raise AlreadyExists(f"role {council.role} has a council already") from None
         return council
 
     async def councils(self) -> list[Council]:
         """All councils, by the order of the roles."""
-        found = [entry.value async for entry in self.store.councils.entries()]
+        found = [entry.value async for entry in self.store.councils.entries("council.")]
         return sorted(found, key=lambda council: ids.ROLES.index(council.role))
 
     async def delete_council(self, role: str) -> None:
         """Removes it; raises NotFound where the role has none."""
-        if await self.store.councils.get(ids.check_role("role", role)) is None:
+        if await self.store.councils.get(council_key(ids.check_role("role", role))) is None:
             raise NotFound(f"role {role} has no council")
-        await self.store.councils.delete(role)
+        await self.store.councils.delete(council_key(role))
 
     async def change_council(self, role: str, step: Callable[[Council], Council]) -> Council:
         """Changes it by a rule of `councils`; raises NotFound where the role has none, and what the rule raises."""
@@ -126,7 +130,7 @@ class Requests:
                 refused.append(error)
                 return None
 
-        changed = await change(self.store.councils, ids.check_role("role", role), attempt)
+        changed = await change(self.store.councils, council_key(ids.check_role("role", role)), attempt)
         if refused:
             raise refused[0]
         if changed is None:
@@ -134,16 +138,21 @@ class Requests:
         return changed
 
     async def default_councils(self) -> int:
-        """Makes one council for each role where there is none at all; answers how many it made."""
-        if await self.councils():
+        """Makes one council for each role, once and for all replicas; answers how many it made. Where there are councils
+        already and no word that the defaults were made, a start before was cut off: what is missing is made."""
+        if await self.store.defaults.get(DEFAULTS_KEY) is not None:
             return 0
         made = 0
         for role in ids.ROLES:
             try:
-                await self.store.councils.create(role, councils.make(role))
+                await self.create_council(councils.make(role))
                 made += 1
-            except Conflict:
-                continue  # another replica made it
+            except AlreadyExists:
+                continue
+        try:
+            await self.store.defaults.create(DEFAULTS_KEY, DefaultCouncils(made_at=self.clock()))
+        except Conflict:
+            log.info("another replica made the default councils")
         return made
 
 

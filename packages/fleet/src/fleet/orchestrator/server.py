@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleet.deliberation import plan as plan_rules
 from fleet.deliberation.plan import Plan
-from fleet.deliberation.state import LIVE, Deliberation, Seat
+from fleet.deliberation.state import ENDED, LIVE, Deliberation, seat_word
 from fleet.orchestrator import councils
 from fleet.orchestrator.councils import Council
 from fleet.orchestrator.requests import Requests, adhoc_task, new_request_id, page
@@ -20,7 +20,7 @@ from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2_grpc
 from fleet_wire.rpc import Readiness
 
 SERVICE = "orchestrator.v1.OrchestratorService"
-STATES = (*LIVE, "completed", "failed")
+STATES = (*LIVE, *ENDED)
 
 
 class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
@@ -218,8 +218,3 @@ def council_message(council: Council, running: list[Deliberation]) -> pb.Council
             for agent in council.agents
         ],
     )
-
-
-def seat_word(state: Deliberation, seat: Seat) -> str:
-    """A seat waits until the executor has its job, then it runs."""
-    return "running" if seat.status == "waiting" and state.status == "running" and state.submitted else seat.status

@@ -12,7 +12,7 @@ from fleet.orchestrator.councils import Council
 from fleet_wire import topology
 from fleet_wire.bus import Bus
 from fleet_wire.events import AgentResult, DeliberationCompleted, DeliberationFailed
-from fleet_wire.kv import Bucket, JetStreamBucket, MemoryBucket
+from fleet_wire.kv import Bucket, JetStreamBucket
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -38,11 +38,19 @@ class Outcome(Struct, frozen=True, kw_only=True):
 BUCKETS = ("councils", "plans", "deliberations", "results")
 
 
+class DefaultCouncils(Struct, frozen=True, kw_only=True):
+    """Stands once the default councils have been made; what is deleted after that stays deleted."""
+
+    made_at: dt.datetime
+
+
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """`deliberations`, `prompts` and `outcomes` share one bucket, under the keys state.{id}, prompt.{id} and outcome.{id}."""
+    """`deliberations`, `prompts` and `outcomes` share one bucket, under the keys state.{id}, prompt.{id} and outcome.{id};
+    `councils` and `defaults` another, under council.{role} and `defaults`."""
 
     councils: Bucket[Council]
+    defaults: Bucket[DefaultCouncils]
     plans: Bucket[Plan]
     deliberations: Bucket[Deliberation]
     prompts: Bucket[Prompt]
@@ -54,6 +62,7 @@ def jetstream_store(bus: Bus) -> Store:
     """The real one."""
     return Store(
         councils=JetStreamBucket(bus, "councils", Council),
+        defaults=JetStreamBucket(bus, "councils", DefaultCouncils),
         plans=JetStreamBucket(bus, "plans", Plan),
         deliberations=JetStreamBucket(bus, "deliberations", Deliberation),
         prompts=JetStreamBucket(bus, "deliberations", Prompt),
@@ -62,16 +71,8 @@ def jetstream_store(bus: Bus) -> Store:
     )
 
 
-def memory_store() -> Store:
-    """Its twin, for unit tests."""
-    return Store(
-        councils=MemoryBucket(),
-        plans=MemoryBucket(),
-        deliberations=MemoryBucket(),
-        prompts=MemoryBucket(),
-        outcomes=MemoryBucket(),
-        results=MemoryBucket(),
-    )
+def council_key(role: str) -> str:
+    return f"council.{role}"
 
 
 def state_key(deliberation_id: str) -> str:
@@ -87,7 +88,7 @@ def outcome_key(deliberation_id: str) -> str:
 
 
 def deliberation_ttl(state: Deliberation) -> dt.timedelta | None:
-    """What runs never expires; what has ended and given its results their time stays as a stub."""
+    """What runs never expires; what has ended and is retired stays as a stub."""
     return topology.STUB_TTL if state.retired else None
 
 
