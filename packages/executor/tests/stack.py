@@ -106,6 +106,7 @@ class RayHead:
         self.folder = Path(tempfile.mkdtemp(prefix="fx", dir="/tmp"))
         self.address = running or f"127.0.0.1:{free_port_in(21000, 22999)}"
         self._process: Optional[Process] = None
+        self._starts = 0
         self.own = not running
         if self.own:
             self.start()
@@ -125,8 +126,15 @@ class RayHead:
             "--disable-usage-stats",
         ]
         command = [sys.executable, str(BIN / "ray"), "start", "--head", "--block", *options]
-        process = self._process = Process(command, self.folder / "head.log")
-        wait_for("Ray", lambda: "Ray runtime started" in process.output, 120)
+        for _ in range(3):  # of the ports that Ray takes by itself one may be lost to somebody else
+            self._starts += 1
+            process = self._process = Process(command, self.folder / f"head-{self._starts}.log")
+            wait_for("Ray", lambda: "Ray runtime started" in process.output or not process.running, 120)  # noqa: B023
+            time.sleep(1)  # with --block it ends when one of its parts does
+            if process.running:
+                return
+            process.kill()
+        raise AssertionError(f"Ray did not start: {process.output[-2000:]}")
 
     def logs(self) -> Path:
         """Where the workers' logs are."""
