@@ -37,6 +37,15 @@ tasks:
 
 
 @dataclasses.dataclass(frozen=True)
+class DecidedPlan:
+    """A plan that has ended, with what each of its approvals was answered."""
+
+    plan_id: str
+    approvals: list[BaseException | None]
+    completed: events.PlanCompleted
+
+
+@dataclasses.dataclass(frozen=True)
 class Fleet:
     """A stack with clients to its services."""
 

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from fleet_kit import ONE_TASK, TWO_TASKS, Fleet, deliberation_of, until
+from fleet_kit import ONE_TASK, TWO_TASKS, DecidedPlan, Fleet, deliberation_of, until
 
-from fleet_wire import apply
+from fleet_wire import apply, events
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2
 from fleet_wire.ids import decision_id
@@ -40,7 +40,7 @@ async def decided_once(fleet: Fleet, plan_id: str, deliberation: str) -> None:
 
 
 async def test_a_killed_orchestrator_goes_on_where_it_was(fleet: Fleet) -> None:
-    plan_id, deliberation = await running_deliberation(fleet, TWO_TASKS)
+    plan_id, deliberation = await running_deliberation(fleet)
     await fleet.stack.part("orchestrator").kill()
     await fleet.stack.part("orchestrator").wait_ready()
     await decided_once(fleet, plan_id, deliberation)
@@ -116,18 +116,7 @@ async def test_a_service_waits_for_a_stream_that_is_gone_and_says_which(fleet: F
 
 
 async def test_garbage_on_every_subject_goes_to_dead_letters_and_the_fleet_goes_on(fleet: Fleet) -> None:
-    subjects = [
-        "planning.story.created",
-        "planning.plan.approved",
-        "planning.nobody.knows",
-        "orchestration.deliberation.completed",
-        "orchestration.plan.completed",
-        "agent.results.slug",
-        "context.updated",
-        "timers.deadline.nothing",
-        "vllm.streaming.nothing.nobody",
-        "orchestration.deliberation.started",
-    ]
+    subjects = [*(sample_subject(kind) for kind in events.TYPES), "planning.nobody.knows"]
     before = await dead_letters(fleet)
     for subject in subjects:
         await fleet.bus.js.publish(subject, b"\x00\xff garbage")
@@ -144,7 +133,13 @@ async def test_garbage_on_every_subject_goes_to_dead_letters_and_the_fleet_goes_
         "dead.CONTEXT_EVENTS.orchestrator-updates",
         "dead.FLEET_TIMERS.orchestrator-deadlines",
     }
-    assert buried["dead.PLANNING_EVENTS.context-planning"] - before.get("dead.PLANNING_EVENTS.context-planning", 0) == 3
+    assert buried["dead.PLANNING_EVENTS.context-planning"] - before.get("dead.PLANNING_EVENTS.context-planning", 0) == 4
+
+
+def sample_subject(kind: type[events.Event]) -> str:
+    """A subject of the event type, with a token for each id that stands in it."""
+    tokens = {"agent.results": 1, "vllm.streaming": 2, "timers.deadline": 1}.get(kind.TYPE, 0)
+    return ".".join([kind.TYPE, *["nothing"] * tokens])
 
 
 async def dead_letters(fleet: Fleet) -> dict[str, int]:
@@ -152,10 +147,9 @@ async def dead_letters(fleet: Fleet) -> dict[str, int]:
     return dict(state.subjects or {})
 
 
-async def test_every_event_delivered_twice_changes_nothing(fleet: Fleet) -> None:
-    plan_id = await fleet.start(ONE_TASK)
+async def test_every_event_delivered_twice_changes_nothing(fleet: Fleet, decided_plan: DecidedPlan) -> None:
+    plan_id = decided_plan.plan_id
     deliberation = deliberation_of(plan_id, "slug")
-    await fleet.plan_ended(plan_id)
     before = await until(lambda: fleet.explain(decision_id(deliberation)))
     for stream in ("PLANNING_EVENTS", "AGENT_RESULTS", "ORCHESTRATOR_EVENTS", "CONTEXT_EVENTS"):
         state = (await fleet.bus.js.stream_info(stream)).state

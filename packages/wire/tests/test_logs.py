@@ -2,6 +2,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+from fleet_wire import logs
+
 CODE = """
 import logging, structlog
 from fleet_wire import logs, tracing
@@ -18,6 +22,20 @@ try:
 except OSError:
     log.exception("failed")
 """
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("nats://u:p1@a,nats://u:p2@b", "nats://***@a,nats://***@b"),
+        ("valkey://user:p%40ss@host:6379/0", "valkey://***@host:6379/0"),
+        ("bolt://neo4j:p@ss:word@host is away", "bolt://***@host is away"),
+        ("nats://host:4222", "nats://host:4222"),
+        ("http://host/v1 for ann@example.org", "http://host/v1 for ann@example.org"),
+    ],
+)
+def test_a_url_is_shown_without_what_lets_one_in(text: str, shown: str) -> None:
+    assert logs.hide_passwords(text) == shown
 
 
 def lines(fmt: str) -> "list[str]":

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fleet_wire import service
+from fleet_wire.errors import Unavailable
 
 
 async def until(stop: asyncio.Event, ended: "list[str]", name: str) -> None:
@@ -132,6 +133,7 @@ async def test_until_closed_ends_by_either(which: str) -> None:
 MAIN = """
 import asyncio, sys
 from fleet_wire import service
+from fleet_wire.errors import Unavailable
 async def main():
     stop = asyncio.Event()
     service.stop_on_signals(stop)
@@ -156,3 +158,32 @@ def test_a_signal_ends_the_process_with_zero(number: signal.Signals) -> None:
 
 def test_a_failing_loop_ends_the_process_with_one() -> None:
     assert subprocess.run([sys.executable, "-c", MAIN, "fail"], check=False, capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("Invalid('NATS_CREDS: no')", 2, "bad setting: NATS_CREDS: no\n"),
+        ("Unavailable('cannot listen on host:1')", 1, "cannot listen on host:1\n"),
+    ],
+)
+def test_a_main_that_cannot_begin_ends_with_one_sentence(error: str, code: int, said: str) -> None:
+    main = f"""
+from fleet_wire import service
+from fleet_wire.errors import Unavailable
+from fleet_wire.errors import Invalid, Unavailable
+async def main():
+    raise {error}
+raise SystemExit(service.run(main))
+"""
+    done = subprocess.run([sys.executable, "-c", main], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+
+
+def test_an_address_that_cannot_be_had_is_refused_in_words() -> None:
+    with service.listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Unavailable, match=rf"^cannot listen on 127.0.0.1:{port}: [Aa]ddress already in use$"):
+            service.listen("127.0.0.1", port)
+    with pytest.raises(Unavailable, match=r"^cannot listen on nowhere.invalid:0: "):
+        service.listen("nowhere.invalid", 0)

@@ -125,3 +125,24 @@ def test_the_wire_runs_without_pydantic_where_no_settings_are_read() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("what", ["absent", "folder"])
+def test_credentials_that_cannot_be_read_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    path = tmp_path if what == "folder" else tmp_path / "absent.creds"
+    monkeypatch.setenv("NATS_CREDS", str(path))
+    with pytest.raises(Invalid, match=r"^NATS_CREDS: .*cannot be read"):
+        load(CommonSettings)
+
+
+def test_credentials_that_can_be_read_are_taken_and_empty_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "nats.creds"
+    file.write_text("x")
+    monkeypatch.setenv("NATS_CREDS", str(file))
+    assert load(CommonSettings).nats_creds == str(file)
+    monkeypatch.setenv("NATS_CREDS", "")
+    assert load(CommonSettings).nats_creds is None

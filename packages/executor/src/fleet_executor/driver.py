@@ -37,6 +37,7 @@ sooner in all but `connect`, which is where Ray can hold it."""
 OTHER_SECONDS = 25.0
 CHECK_SECONDS = 4.0
 PR_SET_PDEATHSIG = 1
+OTHER_CODE = "the code on disk is not what this process runs any more: restart the executor"
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +46,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     config: WorkerConfig
     pool_size: int
+    pool: str
+    """As the parent names it: the child must be of the same code."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +80,9 @@ class Driver:
     """A Cluster in a child process, which lives from `connect` to `disconnect`."""
 
     def __init__(self, address: str, config: WorkerConfig, pool_size: int) -> None:
-        self._setup = Setup(address=address, config=config, pool_size=pool_size)
         self.ray_version = metadata.version("ray")
         self.pool = pool_name(pool_hash(code_hash(), config))
+        self._setup = Setup(address=address, config=config, pool_size=pool_size, pool=self.pool)
         self.actors: Sequence[str] = actor_names(self.pool, pool_size)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
@@ -201,7 +204,11 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     cluster = RayCluster(setup.address, setup.config, setup.pool_size)
     calls: set[asyncio.Task[None]] = set()
     while line := await _line(reader):
-        task = asyncio.ensure_future(_answer(cluster, msgspec.json.decode(line, type=Call), writer))
+        call = msgspec.json.decode(line, type=Call)
+        if cluster.pool != setup.pool:
+            writer.write(msgspec.json.encode(Reply(number=call.number, error=OTHER_CODE)) + b"\n")
+            continue
+        task = asyncio.ensure_future(_answer(cluster, call, writer))
         calls.add(task)
         task.add_done_callback(calls.discard)
     for task in calls:

@@ -13,12 +13,11 @@
         requirements: [What an answer must deal with]
         acceptance: [How one sees that it is done]
         depends_on: [another-task]
-        protocol: the-council's-unless-given
+        protocol: consensus                   # [a-z_]{1,32}; the council's own unless given
 
 An unknown key is an error: a misspelt `depends-on` must not run tasks in another order than meant.
 """
 
-import graphlib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -27,6 +26,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from fleet.plan_rules import PROTOCOL_PATTERN, check_order
 from fleet_wire.errors import Invalid, NotFound
 from fleet_wire.events import Id, Role, StoryPhase
 from fleet_wire.gen.planning.v1 import planning_pb2, planning_pb2_grpc
@@ -39,7 +39,7 @@ RPC_SECONDS = 10.0
 """How long planning may take for one call of `submit`."""
 
 Text = Annotated[str, Meta(min_length=1, pattern=r"\S")]
-Protocol = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Protocol = Annotated[str, Meta(pattern=PROTOCOL_PATTERN)]
 
 
 class Story(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,15 +194,10 @@ def _check_tasks(plan: PlanFile, name: str) -> None:
     role = _first_repeated(list(plan.roles))
     if role:
         raise Invalid(f"{name}: roles names {role} more than once")
-    known = {task.task_id for task in plan.tasks}
-    for number, task in enumerate(plan.tasks):
-        for other in task.depends_on:
-            if other not in known:
-                raise Invalid(f"{name}: tasks[{number}].depends_on names {other!r}, which is no task of this file")
     try:
-        graphlib.TopologicalSorter({task.task_id: task.depends_on for task in plan.tasks}).prepare()
-    except graphlib.CycleError as error:
-        raise Invalid(f"{name}: depends_on goes in a circle: {' -> '.join(reversed(error.args[1]))}") from error
+        check_order({task.task_id: task.depends_on for task in plan.tasks})
+    except Invalid as error:
+        raise Invalid(f"{name}: {error}") from error
 
 
 def _first_repeated(values: list[Any]) -> Any | None:
@@ -228,6 +223,7 @@ _WORDS = {
     "Object missing required field": "missing key",
     "Expected `str` matching regex '\\\\S'": "must not be empty",
     f"Expected `str` matching regex {ID_PATTERN!r}": "must match [A-Za-z0-9_-]{1,64}",
+    f"Expected `str` matching regex {PROTOCOL_PATTERN!r}": "must match [a-z_]{1,32}",
     "Expected `str` of length >= 1": "must not be empty",
     "Expected `object`": "expected keys with values",
     "Expected `array`": "expected a list",

@@ -1,10 +1,34 @@
 """Settings that several services of the control plane share; each service adds its own in its folder."""
 
+import re
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from fleet_wire.settings import CommonSettings
+
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
+
+
+def _host_and_port(value: str) -> str:
+    match = _ADDRESS.fullmatch(value)
+    if not match or not 0 < int(match[2]) < 65536:
+        raise ValueError("must be host:port")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_host_and_port)]
+"""host:port; an IPv6 address stands in brackets."""
+
+
+class PeerAddresses(CommonSettings):
+    """Where the services are; the defaults are their ports on this machine. A service leaves its own unread."""
+
+    planning_address: Address = "127.0.0.1:50053"
+    orchestrator_address: Address = "127.0.0.1:50055"
+    context_address: Address = "127.0.0.1:50051"
+    ray_executor_address: Address = "127.0.0.1:50056"
 
 
 class ServiceSettings(CommonSettings):

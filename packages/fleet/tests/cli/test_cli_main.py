@@ -11,10 +11,18 @@ import nats
 import pytest
 import realparts
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from fleet.cli.main import COMMANDS, app
+from fleet.cli.status import table
+from fleet.context.server import ContextService
 from fleet.local.ports import PORTS, choose
+from fleet.local.survey import Finding, survey
+from fleet.planning.server import PlanningServicer
+from fleet_wire import rpc
+from fleet_wire.gen.context.v1 import context_pb2_grpc
+from fleet_wire.gen.planning.v1 import planning_pb2_grpc
 
 
 def fleet(*words: str, **env: str) -> Result:
@@ -175,6 +183,36 @@ def test_status_tells_ready_parts_from_others_and_why_not(own_nats: realparts.Na
     parts = parts_of(fleet("status", "--json", **env))
     assert parts["valkey"]["state"] == "ready"
     assert parts["valkey"]["version"][0].isdigit()
-    assert parts["nats"]["state"] == "not ready"
+    assert parts["nats"]["state"] == "not_ready"
     assert "PLANNING_EVENTS does not exist" in parts["nats"]["reason"]
     assert "fleet streams apply" in parts["nats"]["reason"]
+
+
+async def test_status_gives_the_reason_of_a_service_that_has_no_status_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lacks = rpc.Readiness("graph")
+    lacks.report("graph", "wrong password")
+
+    def add(server: Any) -> None:
+        planning = PlanningServicer(None, lacks)  # type: ignore[arg-type] # no call gets as far as its ports
+        planning_pb2_grpc.add_PlanningServiceServicer_to_server(planning, server)
+        context = ContextService(lacks, None, None)  # type: ignore[arg-type]
+        context_pb2_grpc.add_ContextServiceServicer_to_server(context, server)
+
+    env = nowhere() | {"NATS_URL": "nats://u:secret@127.0.0.1:1,nats://u:secret@127.0.0.1:2"}
+    for name in ("NEO4J_URI", "NEO4J_PASSWORD"):
+        monkeypatch.setenv(name, env[name])
+    async with rpc.server("127.0.0.1:0", add, [], lacks) as port:
+        at = f"127.0.0.1:{port}"
+        found = {one.name: one for one in await survey(env | {"PLANNING_ADDRESS": at, "CONTEXT_ADDRESS": at})}
+    for name in ("planning", "context"):
+        assert (found[name].state, found[name].reason) == ("not_ready", "graph: wrong password")
+    assert "secret" not in found["nats"].address
+
+
+def test_the_table_of_parts_writes_states_as_words() -> None:
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(table([Finding("nats", "nats://a:1", "not_ready", "why")]))
+    assert "not ready" in shown.get() and "not_ready" not in shown.get()

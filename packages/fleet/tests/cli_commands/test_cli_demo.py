@@ -17,7 +17,7 @@ from fleet import planfile
 from fleet.cli import demo
 from fleet.cli.addresses import Addresses
 from fleet.cli.screen import LineScreen, plain
-from fleet.cli.stack import Stack
+from fleet.cli.stack import StackView
 from fleet_wire import events, ids
 from fleet_wire.bus import Bus
 from fleet_wire.gen.context.v1 import context_pb2
@@ -51,7 +51,7 @@ class Dashboard:
 class Parts:
     """The parts of one demo; `left_out` names the step that does not happen."""
 
-    def __init__(self, services: cliservers.Services, bus: Bus, dashboard: Dashboard, stack: Stack) -> None:
+    def __init__(self, services: cliservers.Services, bus: Bus, dashboard: Dashboard, stack: StackView) -> None:
         self.services = services
         self.bus = bus
         self.dashboard = dashboard
@@ -130,7 +130,7 @@ async def parts(services: cliservers.Services, bus: Bus) -> AsyncIterator[Parts]
     server = await asyncio.start_server(dashboard.answer, "127.0.0.1", 0)
     values = {name.lower(): value for name, value in services.env.items()}
     addresses = Addresses.model_validate({**values, "monitoring_port": server.sockets[0].getsockname()[1]})
-    stack = Stack(addresses, lambda name: Path("logs") / f"{name}.log", asyncio.Event().wait)
+    stack = StackView(addresses, lambda name: Path("logs") / f"{name}.log", asyncio.Event().wait)
     yield Parts(services, bus, dashboard, stack)
     server.close()
 

@@ -13,9 +13,9 @@ from fleet_wire import events
 @pytest.mark.parametrize(
     ("event", "parts"),
     [
-        (clievents.started("delib-1"), ["delib-1", "DEV", "2 agents"]),
+        (clievents.started("delib-1"), ["delib-1 started on task one", "DEV council of 2, by consensus"]),
         (clievents.completed("delib-1"), ["agent-DEV-001 wins", "dec-delib-1", "The way"]),
-        (clievents.failed("delib-1"), ["quorum_missed", "0 of 2 answered"]),
+        (clievents.failed("delib-1"), ["delib-1 failed: quorum_missed; 0 of 2 answered"]),
         (clievents.updated("delib-1"), ["delib-1 is in the graph", "version 1"]),
         (clievents.plan_completed("plan-1"), ["plan-1", "1 decided, 0 failed, 0 skipped"]),
         (clievents.chunk("delib-1", 0, "a\x1b[0mb\nc"), ["a␛[0mb c"]),

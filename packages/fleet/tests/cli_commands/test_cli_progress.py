@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.cli import progress
-from fleet.cli.progress import Explained, Jobs, JobSeen, Observation, Progress, Shown
-from fleet.steps import STEPS
+from fleet.cli.progress import Explained, Jobs, Observation, Progress, Shown
+from fleet.steps import STEPS, JobSeen, steps_of_jobs
 from fleet_wire import events, ids
 
 ZERO = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
@@ -120,7 +120,7 @@ def test_the_whole_way_is_complete_with_times_since_approval() -> None:
         "approved": 0,
         "started": 1,
         "submitted": 1.5,
-        "running": 2,
+        "running": 1.5,
         "answered": 3,
         "decided": 4,
         "remembered": 5,
@@ -172,6 +172,15 @@ def test_submitted_and_running_need_every_seat() -> None:
     assert "submitted" in without_actor.tasks[0].times and "running" not in without_actor.tasks[0].times
     not_accepted = observed([approved(), started(), jobs(accepted=False)])
     assert "submitted" not in not_accepted.tasks[0].times
+
+
+def test_jobs_are_submitted_when_the_first_one_of_the_last_seat_was_accepted() -> None:
+    seats = ["a", "b"]
+    first = [JobSeen("a", at(1), "actor-1"), JobSeen("b", at(3), "")]
+    assert steps_of_jobs(first, seats) == {"submitted": at(3)}
+    again = [*first, JobSeen("b", at(9), "actor-2"), JobSeen("a", at(8), ""), JobSeen("other", None, "")]
+    assert steps_of_jobs(again, seats) == {"submitted": at(3), "running": at(3)}
+    assert steps_of_jobs(first, []) == {}
 
 
 def test_failed_results_and_tokens_are_no_answer() -> None:

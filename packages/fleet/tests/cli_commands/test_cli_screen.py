@@ -9,9 +9,10 @@ from rich.console import Console
 
 from fleet.cli import progress, safe
 from fleet.cli.lines import Tails
-from fleet.cli.progress import Jobs, JobSeen, Progress
+from fleet.cli.progress import Jobs, Progress
 from fleet.cli.report import findings
 from fleet.cli.screen import REFRESH_SECONDS, LineScreen, LiveScreen, plain
+from fleet.steps import JobSeen
 from fleet_wire import events, ids
 
 PLAN = "plan-1"

@@ -10,7 +10,7 @@ import pytest
 from fleet.cli import asking, stack
 from fleet.cli.addresses import Addresses
 from fleet.cli.demo import _unless_ended
-from fleet.cli.stack import Stack
+from fleet.cli.stack import StackView
 from fleet.local.home import Home
 from fleet.local.running import PartFailed
 from fleet_wire.errors import NotFound, Unavailable
@@ -53,8 +53,8 @@ async def failing() -> None:
     raise PartFailed("context ended")
 
 
-def with_end(until_ended: Callable[[], Awaitable[object]]) -> Stack:
-    return Stack(Addresses(), lambda name: None, until_ended)
+def with_end(until_ended: Callable[[], Awaitable[object]]) -> StackView:
+    return StackView(Addresses(), lambda name: None, until_ended)
 
 
 async def test_a_stack_that_ends_ends_the_demo_with_the_reason() -> None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from types import SimpleNamespace
 
 import context_samples as samples
 import grpc
@@ -17,14 +16,13 @@ from nats.js.api import DeliverPolicy
 
 from fleet.bolt import Graph
 from fleet.context import handlers
-from fleet.context import main as main_module
 from fleet.context.cache import ContextCache
 from fleet.context.graph import SCHEMA, Turns
 from fleet.context.main import serve
 from fleet.context.settings import ContextSettings
 from fleet.settings import GraphSettings
 from fleet_wire import bus as wire_bus
-from fleet_wire import events
+from fleet_wire import events, startup
 from fleet_wire.bus import Bus
 from fleet_wire.errors import Unavailable
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
@@ -369,7 +367,7 @@ async def test_it_ends_when_its_connection_to_nats_has_ended_for_good(
         opened.append(await wire_bus.connect(url, service, creds))
         return opened[0]
 
-    monkeypatch.setattr(main_module, "wire_bus", SimpleNamespace(connect=connect))
+    monkeypatch.setattr(startup, "connect", connect)
     port = realparts.free_port()
     told = ContextSettings.model_validate(
         {**graph_settings.model_dump(), "nats_url": nats_url, "valkey_url": valkey_url, "grpc_port": port}

@@ -1,6 +1,8 @@
 """What the settings make of the stack: which parts run here, on which ports, and who is told what."""
 
+import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,6 +114,18 @@ def test_everything_but_ray_is_told_to_listen_on_loopback(tmp_path: Path) -> Non
     for part in made.parts:
         assert "BIND_HOST" not in part.env
         assert not [word for word in part.argv if "0.0.0.0" in word]
+
+
+def test_ray_finds_an_nvidia_smi_that_reports_no_gpu_where_there_is_none(tmp_path: Path) -> None:
+    path = told(lay(tmp_path, {"PATH": "/nonexistent"}), "ray")["PATH"]
+    found = shutil.which("nvidia-smi", path=path)
+    assert found is not None
+    assert subprocess.run([found], capture_output=True, check=False).returncode != 0
+    real = tmp_path / "real" / "nvidia-smi"
+    real.parent.mkdir()
+    real.write_text("#!/bin/sh\n")
+    real.chmod(0o755)
+    assert told(lay(tmp_path, {"PATH": str(real.parent)}), "ray")["PATH"] == str(real.parent)
 
 
 def test_an_address_setting_moves_a_service_and_must_be_on_this_machine() -> None:

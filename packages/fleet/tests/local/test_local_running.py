@@ -120,6 +120,8 @@ async def test_a_part_that_never_becomes_ready_is_given_up_with_the_reason(
     handle = RunningPart(part, tmp_path / "log", {}, FakeGuard(), lambda change: None)  # type: ignore[arg-type]
     with pytest.raises(PartFailed, match=r"waits for the moon after 0\.5 s"):
         await handle.live()
+    assert handle.pid is None
+    await asyncio.wait_for(handle.stop(), 1)
 
 
 async def test_what_then_does_is_done_at_each_start_and_before_it_counts_as_ready(tmp_path: Path) -> None:

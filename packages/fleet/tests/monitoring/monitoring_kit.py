@@ -127,7 +127,7 @@ class Orchestrator(orch_grpc.OrchestratorServiceServicer):
     def __init__(self) -> None:
         self.ready = True
         agent = orch.Agent(agent_id=AGENTS[0], state="running", deliberation_ids=["d1"])
-        self.councils = [orch.Council(role="DEV", protocol="rank", agents=[agent])]
+        self.councils = [orch.Council(role="DEV", protocol="rank", quorum=2, agents=[agent])]
 
     async def GetStatus(self, request: Any, context: Any) -> orch.GetStatusResponse:
         return orch.GetStatusResponse(ready=self.ready, reason="" if self.ready else "no NATS", version="1.2.3")
@@ -137,18 +137,18 @@ class Orchestrator(orch_grpc.OrchestratorServiceServicer):
 
 
 class Executor(ray_grpc.RayExecutorServiceServicer):
-    """A peer with one job for every deliberation it is asked for."""
+    """A peer with one job for each agent of every deliberation it is asked for."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.accepted_at = T0
         self.actor = "VLLMAgentJob-0"
 
-    def _job(self, key: str) -> ray.JobStatus:
+    def _job(self, key: str, agent: str = AGENTS[0]) -> ray.JobStatus:
         return ray.JobStatus(
             job_id=f"job-{key}",
             deliberation_id=key,
-            agent_id=AGENTS[0],
+            agent_id=agent,
             role="DEV",
             phase="propose",
             attempt=1,
@@ -178,7 +178,8 @@ class Executor(ray_grpc.RayExecutorServiceServicer):
     async def GetDeliberationStatus(self, request: Any, context: Any) -> ray.GetDeliberationStatusResponse:
         self.asked.append(request.deliberation_id)
         key = request.deliberation_id
-        return ray.GetDeliberationStatusResponse(deliberation_id=key, jobs=[self._job(key)])
+        jobs = [self._job(key, agent) for agent in AGENTS]
+        return ray.GetDeliberationStatusResponse(deliberation_id=key, jobs=jobs)
 
 
 class Planning(plan_grpc.PlanningServiceServicer):

@@ -13,17 +13,21 @@ import realparts
 import valkey.asyncio as valkey
 
 from fleet.bolt import Graph
+from fleet.context.server import ContextService
 from fleet.monitoring import api, peers
 from fleet.monitoring.board import Board
 from fleet.monitoring.domain import Seen
-from fleet.monitoring.feed import utc_now
 from fleet.monitoring.hub import Hub
 from fleet.monitoring.settings import MonitoringSettings
 from fleet.monitoring.sources import Sources
 from fleet.monitoring.views import Views
 from fleet.monitoring.watch import Watch
 from fleet.planfile import TEST_CASES, load_test_case
+from fleet.planning.server import PlanningServicer
+from fleet_wire import clock, rpc
 from fleet_wire.bus import Bus
+from fleet_wire.gen.context.v1 import context_pb2_grpc
+from fleet_wire.gen.planning.v1 import planning_pb2_grpc
 from fleet_wire.rpc import Readiness
 
 TOKEN = "only-for-tests-5f1c"
@@ -40,7 +44,7 @@ class Dash:
         self.graph = Graph(settings)
         self.cache = valkey.from_url(settings.valkey_url, socket_timeout=2, socket_connect_timeout=2)
         self.sources = Sources(
-            peers.probes(settings, self.peers, lambda: bus, self.graph, self.cache), lambda: utc_now() + self.offset
+            peers.probes(settings, self.peers, lambda: bus, self.graph, self.cache), lambda: clock.now() + self.offset
         )
         views = Views(self.board, self.sources, self.readiness, "0.0.0")
         app = api.create(views, Hub(), self.readiness, self.peers.planning, settings.fleet_admin_token)
@@ -151,6 +155,25 @@ async def test_a_service_with_health_alone_is_asked_by_it() -> None:
         assert (part["state"], part["version"]) == ("ready", None)
 
 
+async def test_a_service_without_a_status_says_why_it_is_not_ready_in_its_answers() -> None:
+    lacks = Readiness("graph")
+    lacks.report("graph", "wrong password")
+
+    def add(server: Any) -> None:
+        servicer = PlanningServicer(None, lacks)  # type: ignore[arg-type] # no call gets as far as its ports
+        planning_pb2_grpc.add_PlanningServiceServicer_to_server(servicer, server)
+        memory = ContextService(lacks, None, None)  # type: ignore[arg-type]
+        context_pb2_grpc.add_ContextServiceServicer_to_server(memory, server)
+
+    async with rpc.server("127.0.0.1:0", add, [], lacks) as port:
+        at = f"127.0.0.1:{port}"
+        async with dash(planning_address=at, context_address=at) as it:
+            for name in ("planning", "context"):
+                await it.sources.poll(name)
+                part = await it.part(name)
+                assert (part["state"], part["reason"]) == ("not_ready", "graph: wrong password")
+
+
 async def test_jobs_and_cluster_are_what_the_executor_says_and_what_it_does_not_say_is_null() -> None:
     async with kit.serving(kit.Executor()) as port, dash(ray_executor_address=f"127.0.0.1:{port}") as it:
         for name in ("jobs", "cluster"):
@@ -181,7 +204,7 @@ async def test_infrastructure_is_asked_in_its_own_protocol(
 
 async def test_infrastructure_that_is_away_is_unreachable() -> None:
     async with dash(vllm_url=f"http://127.0.0.1:{realparts.free_port()}/v1") as it:
-        for name in ("nats", "graph", "valkey", "vllm"):
+        for name in ("nats", "graph", "valkey", "model"):
             await it.sources.poll(name)
             part = await it.part(name)
             assert (part["state"], part["age_seconds"], part["version"]) == ("unreachable", None, None), part

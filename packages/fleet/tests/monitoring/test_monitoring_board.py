@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fleet.monitoring import domain, views
 from fleet.monitoring.board import Board, Limits
-from fleet.monitoring.domain import JobSeen, Seen
+from fleet.monitoring.domain import Seen
+from fleet.steps import JobSeen
 from fleet_wire import events
 
 NOW = kit.at(100)
@@ -144,13 +145,16 @@ def test_a_failed_agent_keeps_what_it_wrote_and_says_why() -> None:
     agent = shown(board)["agents"][0]
     assert (agent["state"], agent["tokens_text_tail"]) == ("failed", "half")
     assert agent["error"] == "timeout: the model is slow"
-    assert steps(board)["answered"] == views.iso(kit.at(3))
+    assert steps(board)["answered"] is None
 
 
 def test_a_job_without_an_actor_is_submitted_but_does_not_run() -> None:
     board = board_of(seen(kit.started(), 2))
-    assert board.note_jobs("d1", [JobSeen(kit.AGENTS[0], kit.at(3), "")])
-    assert steps(board)["submitted"] is not None
+    jobs = [JobSeen(agent, kit.at(3 + number), "") for number, agent in enumerate(kit.AGENTS)]
+    assert board.note_jobs("d1", jobs[:2])
+    assert steps(board)["submitted"] is None
+    assert board.note_jobs("d1", jobs)
+    assert steps(board)["submitted"] == views.iso(kit.at(5))
     assert steps(board)["running"] is None
     assert not board.note_jobs("d1", [])
     assert not board.note_jobs("other", [JobSeen("a", kit.at(3), "actor")])
@@ -213,10 +217,10 @@ def test_every_event_type_has_a_line() -> None:
     moved = events.StoryTransitioned(story_id="s1", from_state="a", to_state="b", actor="ann", version=1)
     lines = board_of(*(seen(event) for event in (late, closed, created, moved))).lines(10)
     assert [line.summary for line in reversed(lines)] == [
-        "a answered task t1 3.2 s late",
-        "plan p1 closed: 1 decided, 0 failed, 0 skipped",
-        "story s1: Title",
-        "story s1: a → b by ann",
+        "d1 a answered 3.2 s too late",
+        "plan p1 completed: 1 decided, 0 failed, 0 skipped",
+        "story s1 created: Title",
+        "story s1 goes from a to b, by ann",
     ]
 
 

@@ -136,7 +136,7 @@ async def test_it_is_up_without_nats_says_so_and_goes_live_when_it_comes(
     with kit.dashboard(tmp_path, NATS_URL=own_nats.url) as (url, process):
         answer = await get(f"{url}/readyz")
         assert answer.status_code == 503
-        assert "waits for NATS" in answer.json()["reason"]
+        assert "nats: no NATS server answers at" in answer.json()["reason"]
         deliberations = (await get(f"{url}/api/deliberations")).json()
         assert deliberations["source"]["state"] == "unreachable"
         own_nats.process.start()

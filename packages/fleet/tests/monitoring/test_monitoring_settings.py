@@ -1,11 +1,8 @@
 """What the dashboard is told, and how it refuses what is wrong."""
 
-import socket
-
 import pytest
 
-from fleet.monitoring import main
-from fleet.monitoring.settings import MonitoringSettings, shown_address
+from fleet.monitoring.settings import MonitoringSettings
 from fleet_wire import settings
 from fleet_wire.errors import Invalid
 
@@ -47,33 +44,9 @@ def test_a_bad_setting_is_refused_by_its_name(name: str, value: str, monkeypatch
         settings.load(MonitoringSettings)
 
 
-def test_a_bad_setting_ends_the_process_with_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MONITORING_PORT", "http")
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("bad setting: MONITORING_PORT")
-
-
-def test_a_taken_port_ends_the_process_with_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(SystemExit) as ended:
-            main.listen("127.0.0.1", port)
-    assert ended.value.code == 1
-    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("value", ["", "hidden-5f1c"])
 def test_the_token_is_a_secret_and_an_empty_one_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_ADMIN_TOKEN", value)
     loaded = settings.load(MonitoringSettings)
     assert (loaded.fleet_admin_token is not None) == bool(value)
     assert "hidden-5f1c" not in repr(loaded)
-
-
-def test_an_address_is_shown_without_its_password() -> None:
-    assert shown_address("valkey://user:p%40ss@host:6379/0") == "valkey://host:6379/0"
-    assert shown_address("nats://host:4222") == "nats://host:4222"

@@ -36,6 +36,7 @@ BAD_PLANS = [
     ({"tasks": [task(requirements=["x" * 2001])]}, r"tasks\[0\].requirements\[0\] has 2001"),
     ({"tasks": [task(acceptance=[""])]}, r"tasks\[0\].acceptance\[0\] must not be empty"),
     ({"tasks": [task(protocol="Best Of")]}, r"tasks\[0\].protocol must match"),
+    ({"tasks": [task(protocol="consensus\n")]}, r"tasks\[0\].protocol must match"),
     ({"tasks": [task(depends_on=["t9"])]}, r"tasks\[0\].depends_on names 't9'"),
     ({"tasks": [task(), task("t2", depends_on=["t1", "t1"])]}, r"tasks\[1\].depends_on holds 't1' twice"),
     ({"tasks": [task(depends_on=["t1"])]}, "cycle of depends_on: t1 → t1"),

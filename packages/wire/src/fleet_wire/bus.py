@@ -13,7 +13,7 @@ import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from fleet_wire import events, logs, tracing
+from fleet_wire import clock, events, logs, tracing
 from fleet_wire.errors import Invalid, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -96,7 +96,7 @@ class Bus:
             "ce-id": message_id,
             "ce-type": event.TYPE,
             "ce-source": self.source,
-            "ce-time": dt.datetime.now(dt.timezone.utc).isoformat(),
+            "ce-time": clock.now().isoformat(),
             "ce-subject": event.key(),
             "traceparent": tracing.traceparent(message_id),
         }

@@ -5,7 +5,7 @@ JSON: `cut` shortens a longer one, and whoever cuts says so in `content_cut`.
 """
 
 import datetime as dt
-from typing import Annotated, Any, ClassVar, Literal, Optional, Union
+from typing import Annotated, Any, ClassVar, Literal, Optional
 
 import msgspec
 from msgspec import Meta, Struct
@@ -346,21 +346,6 @@ class DeadlineReached(Event, frozen=True, kw_only=True):
     def key(self) -> str:
         return self.deliberation_id
 
-
-AnyEvent = Union[
-    StoryCreated,
-    StoryTransitioned,
-    PlanApproved,
-    DeliberationStarted,
-    AgentResult,
-    TokenChunk,
-    DeliberationCompleted,
-    DeliberationFailed,
-    ResultLate,
-    PlanCompleted,
-    ContextUpdated,
-    DeadlineReached,
-]
 
 TYPES: tuple[type[Event], ...] = (
     StoryCreated,

@@ -17,6 +17,7 @@ import stamina
 import structlog
 from nats.js.api import DeliverPolicy, RawStreamMsg
 
+from fleet_wire import clock
 from fleet_wire.bus import TRANSIENT, Bus, reason_of
 from fleet_wire.errors import Conflict, Invalid, Unavailable
 
@@ -182,7 +183,7 @@ def _is_deletion(message: RawStreamMsg) -> bool:
 class MemoryBucket(Generic[T]):
     """The twin: the same contract in a dict, its clock an argument. For unit tests."""
 
-    def __init__(self, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc)) -> None:
+    def __init__(self, now: Callable[[], dt.datetime] = clock.now) -> None:
         self._now = now
         self._revision = 0
         self._records: dict[str, tuple[Entry[T], Optional[dt.datetime]]] = {}

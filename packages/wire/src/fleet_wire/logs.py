@@ -12,7 +12,7 @@ from fleet_wire import tracing
 
 SECRET_WORDS = ("password", "token", "secret", "creds", "authorization")
 
-_PASSWORD_IN_URL = re.compile(r"(?<=://)[^/@\s\"']+@")
+_PASSWORD_IN_URL = re.compile(r"(?<=://)[^/\s\"']+@")
 
 
 def configure(service: str, level: str = "INFO", fmt: str = "console") -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Optional, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fleet_wire import errors, tracing
+from fleet_wire.service import listen
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +32,7 @@ ERROR_OF: Mapping[grpc.StatusCode, type[errors.FleetError]] = {
     grpc.StatusCode.CANCELLED: errors.Unavailable,
 }
 CLIENT_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),  # services talk to each other, never through a company's proxy
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -148,6 +152,10 @@ async def server(
 
     `names` are the full service names; `address` is host:port, port 0 for a free one. Raises Unavailable where it is taken.
     """
+    host, _, port_wanted = address.rpartition(":")
+    listen(
+        host.strip("[]"), int(port_wanted)
+    ).close()  # gRPC says what is wrong with an address in a log of its own only
     grpc_server = grpc.aio.server(interceptors=(_Guard(),), options=SERVER_OPTIONS)
     add(grpc_server)
     service_names = list(names)
@@ -195,3 +203,12 @@ async def call(request: Awaitable[R], whom: str) -> R:
         if kind is errors.Unavailable:
             detail = f"{whom} does not answer: {detail}"
         raise kind(detail) from error
+
+
+def timestamp(moment: Optional[dt.datetime]) -> Optional[Timestamp]:
+    """The moment, which has a time zone, as a message's field takes it; None leaves the field unset."""
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment.astimezone(dt.timezone.utc))
+    return stamp

@@ -2,10 +2,14 @@
 
 import asyncio
 import signal
+import socket
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Optional, TypeVar
 
 import structlog
+
+from fleet_wire.errors import Invalid, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -53,15 +57,36 @@ async def supervise(loops: Mapping[str, Awaitable[Any]], stop: asyncio.Event) ->
 
 
 def run(main: Callable[[], Awaitable[bool]]) -> int:
-    """Runs a service's main on uvloop and answers with the exit code: 0 when it was well until it was told to stop."""
+    """Runs a service's main on uvloop and answers with the exit code: 0 when it was well until it was told to stop, else 1.
+
+    Where it raises Invalid, a setting is wrong, and the code is 2; where it raises Unavailable, something it cannot begin
+    without is not to be had, such as its port, and the code is 1. Both print their one sentence to standard error.
+    """
     import uvloop  # not for the workers on Ray, which bring a loop of their own
 
     uvloop.install()
-    return 0 if asyncio.run(_awaited(main)) else 1
+    try:
+        return 0 if asyncio.run(_awaited(main)) else 1
+    except Invalid as error:
+        print(f"bad setting: {error}", file=sys.stderr)
+        return 2
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 async def _awaited(main: Callable[[], Awaitable[bool]]) -> bool:
     return await main()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises Unavailable where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # the rest repeats the address
+        raise Unavailable(f"cannot listen on {host}:{port}: {reason}") from error
 
 
 async def until_closed(closed: asyncio.Event, stop: asyncio.Event) -> None:

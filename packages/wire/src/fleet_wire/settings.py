@@ -34,6 +34,17 @@ class CommonSettings(BaseSettings):
             urlsplit(server).port  # noqa: B018 (asking for it is the check)
         return value
 
+    @field_validator("nats_creds")
+    @classmethod
+    def _creds_can_be_read(cls, value: Optional[str]) -> Optional[str]:
+        if not value:
+            return None
+        try:
+            with open(value, "rb"):
+                return value
+        except OSError as error:
+            raise ValueError(f"{value} cannot be read: {error.strerror or error}") from error
+
 
 S = TypeVar("S", bound=BaseSettings)
 

@@ -7,18 +7,17 @@ from fleet_wire.settings import CommonSettings, load
 
 
 class Addresses(CommonSettings):
-    """host:port of each service. MONITORING_PORT is on MONITORING_HOST, which is this machine unless told."""
+    """host:port of each service. MONITORING_PORT is one of this machine."""
 
     planning_address: str = "127.0.0.1:50053"
     orchestrator_address: str = "127.0.0.1:50055"
     context_address: str = "127.0.0.1:50051"
     ray_executor_address: str = "127.0.0.1:50056"
-    monitoring_host: str = "127.0.0.1"
     monitoring_port: int = Field(default=8080, ge=1, le=65535)
 
     @property
     def monitoring_url(self) -> str:
-        return f"http://{self.monitoring_host}:{self.monitoring_port}"
+        return f"http://127.0.0.1:{self.monitoring_port}"
 
 
 def addresses() -> Addresses:

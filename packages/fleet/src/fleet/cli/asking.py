@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fleet.cli.client import Clients
-from fleet.cli.progress import Explained, Jobs, JobSeen, Observation, Progress, Shown, TaskProgress
-from fleet.steps import StepName
+from fleet.cli.progress import Explained, Jobs, Observation, Progress, Shown, TaskView
+from fleet.steps import JobSeen, StepName
 from fleet_wire.errors import FleetError, NotFound, Unavailable
 from fleet_wire.gen.context.v1 import context_pb2
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2
@@ -37,7 +37,7 @@ class Asker:
         """One round of all questions that have a point by now."""
         await asyncio.gather(*(self._ask_for(task) for task in progress.tasks if not task.complete))
 
-    async def _ask_for(self, task: TaskProgress) -> None:
+    async def _ask_for(self, task: TaskView) -> None:
         if task.seats and not {"submitted", "running"} <= set(task.times):
             await self._keep(task, "submitted", self._jobs(task))
         if task.decision_id and "shown" not in task.times:
@@ -45,7 +45,7 @@ class Asker:
         if "remembered" in task.times and not task.in_graph:
             await self._keep(task, "remembered", self._explained(task))
 
-    async def _keep(self, task: TaskProgress, step: StepName, question: Any) -> None:
+    async def _keep(self, task: TaskView, step: StepName, question: Any) -> None:
         try:
             observation = await question
         except FleetError as error:
@@ -54,7 +54,7 @@ class Asker:
             self.refusals.pop((task.task_id, step), None)
             self._observed(observation, dt.datetime.now(dt.timezone.utc))
 
-    async def _jobs(self, task: TaskProgress) -> Jobs:
+    async def _jobs(self, task: TaskView) -> Jobs:
         asked = ray_executor_pb2.GetDeliberationStatusRequest(deliberation_id=task.deliberation_id)
         answer = await call(self._to.executor.GetDeliberationStatus(asked, timeout=ASK_SECONDS), "the executor")
         return Jobs(
@@ -69,14 +69,14 @@ class Asker:
             ],
         )
 
-    async def _shown(self, task: TaskProgress) -> Shown:
+    async def _shown(self, task: TaskView) -> Shown:
         url = f"{self._monitoring_url}/api/deliberations/{task.deliberation_id}"
         answer = await asyncio.to_thread(get_json, url)
         if not isinstance(answer, dict):
             raise Unavailable(f"{url} answers with something else than an object")
         return Shown(str(answer.get("deliberation_id", "")), str(answer.get("decision_id") or ""))
 
-    async def _explained(self, task: TaskProgress) -> Explained:
+    async def _explained(self, task: TaskView) -> Explained:
         asked = context_pb2.ExplainDecisionRequest(decision_id=task.decision_id)
         answer = await call(self._to.context.ExplainDecision(asked, timeout=ASK_SECONDS), "context")
         self.explanations[task.task_id] = answer

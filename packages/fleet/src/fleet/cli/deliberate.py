@@ -13,8 +13,8 @@ from fleet.cli import client, lines, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, REFUSED, RPC_SECONDS, Clients
 from fleet.cli.feed import Feed
-from fleet.cli.progress import failure_sentence
 from fleet.cli.target import Target
+from fleet.describe import describe
 from fleet_wire import bus as bus_module
 from fleet_wire import events, ids
 from fleet_wire.errors import Invalid, NotFound, Precondition, Unavailable
@@ -143,7 +143,7 @@ def _say_ended(ended: Ended, as_json: bool) -> int:
     elif isinstance(ended, events.DeliberationCompleted):
         safe.console().print(show.outcome(ended))
     else:
-        print(safe.line(f"{ended.deliberation_id} {failure_sentence(ended)}"), file=sys.stderr)
+        print(safe.line(describe(ended)), file=sys.stderr)
     return DONE if isinstance(ended, events.DeliberationCompleted) else REFUSED
 
 

@@ -18,9 +18,9 @@ from fleet.cli.client import DONE, REFUSED, RPC_SECONDS
 from fleet.cli.feed import Feed
 from fleet.cli.lines import Tails
 from fleet.cli.progress import Observation, Progress
-from fleet.cli.report import Finding, as_json_summary, findings, print_summary
+from fleet.cli.report import MissingStep, as_json_summary, findings, print_summary
 from fleet.cli.screen import LineScreen, LiveScreen, Screen, plain
-from fleet.cli.stack import Stack, this_stack
+from fleet.cli.stack import StackView, this_stack
 from fleet.local.running import PartFailed
 from fleet_wire import bus as bus_module
 from fleet_wire import events
@@ -86,7 +86,6 @@ class _Run:
 
     def __init__(self, begun: Progress) -> None:
         self.progress = begun
-        self.changed = asyncio.Event()
         self.first_token_seconds: float | None = None
 
     def observed(self, seen: Observation, at: dt.datetime) -> None:
@@ -96,7 +95,7 @@ class _Run:
             self.first_token_seconds = time.monotonic() - STARTED_AT
 
 
-async def _run(plan: planfile.PlanFile, stack: Stack, screen: Screen, seconds: float, as_json: bool) -> int:
+async def _run(plan: planfile.PlanFile, stack: StackView, screen: Screen, seconds: float, as_json: bool) -> int:
     at = stack.addresses
     actor = client.user_name()
     async with contextlib.AsyncExitStack() as opened:
@@ -131,7 +130,7 @@ async def _run(plan: planfile.PlanFile, stack: Stack, screen: Screen, seconds: f
     return REFUSED if found else DONE
 
 
-async def _unless_ended(stack: Stack, work: Coroutine[Any, Any, T]) -> T:
+async def _unless_ended(stack: StackView, work: Coroutine[Any, Any, T]) -> T:
     """Does the work, unless the stack ends before: then raises why it did."""
     working, ended = asyncio.ensure_future(work), asyncio.ensure_future(stack.until_ended())
     try:
@@ -174,5 +173,5 @@ def _screen(as_json: bool) -> Screen:
     return LineScreen(lambda kind, values: print(plain(kind, values), flush=True))
 
 
-def _complain(finding: Finding) -> None:
+def _complain(finding: MissingStep) -> None:
     print(safe.line(finding.sentence(), 1000), file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """One line of text for each event, and the tail of what an agent is writing."""
 
 from fleet.cli import safe
-from fleet.cli.progress import failure_sentence
+from fleet.describe import describe
 from fleet_wire import events
 
 TAIL_CHARACTERS = 400
@@ -9,42 +9,7 @@ TAIL_CHARACTERS = 400
 
 def event_line(event: events.Event) -> str:
     """What happened, in a line that is safe to print."""
-    return safe.line(_words(event), 300)
-
-
-def _words(event: events.Event) -> str:
-    match event:
-        case events.StoryCreated():
-            return f"story {event.story_id} created: {event.title}"
-        case events.StoryTransitioned():
-            return f"story {event.story_id} goes from {event.from_state} to {event.to_state}, by {event.actor}"
-        case events.PlanApproved():
-            what = f"{len(event.tasks)} tasks" if event.tasks else f"roles {', '.join(event.roles)}"
-            return f"plan {event.plan_id} approved by {event.approved_by}: {event.story.title} ({what})"
-        case events.DeliberationStarted():
-            return f"{event.deliberation_id} started: {event.role} on {event.task_id}, {len(event.agents)} agents"
-        case events.TokenChunk():
-            return f"{event.deliberation_id} {event.agent_id} writes: {event.text}"
-        case events.AgentResult(status="failed"):
-            why = f"{event.error.kind}: {event.error.message}" if event.error else "no reason given"
-            return f"{event.deliberation_id} {event.agent_id} failed: {why}"
-        case events.AgentResult():
-            took = f"{event.timing.total_seconds:.1f} s, {event.usage.completion} tokens"
-            return f"{event.deliberation_id} {event.agent_id} answered ({took}): {event.content}"
-        case events.DeliberationCompleted():
-            return f"{event.deliberation_id} decided: {event.winner} wins, {event.decision_id}: {event.decision.title}"
-        case events.DeliberationFailed():
-            return f"{event.deliberation_id} {failure_sentence(event)}"
-        case events.ResultLate():
-            return f"{event.deliberation_id} {event.agent_id} answered {event.late_seconds:.1f} s too late"
-        case events.PlanCompleted():
-            counts = f"{len(event.decided)} decided, {len(event.failed)} failed, {len(event.skipped)} skipped"
-            return f"plan {event.plan_id} completed: {counts}"
-        case events.ContextUpdated():
-            whose = event.deliberation_id or event.plan_id or event.story_id
-            return f"{whose} is in the graph, {len(event.changed)} changed, version {event.version}"
-        case _:
-            return event.message_id()
+    return safe.line(describe(event), 300)
 
 
 class Tails:

@@ -1,6 +1,6 @@
 """What has been observed of a plan on its way through the eight steps. Pure: observations in, progress out.
 
-Six steps show themselves as events; `submitted` and `running` are what the executor answers of the deliberation's jobs,
+Five steps show themselves as events; `submitted` and `running` are what the executor answers of the deliberation's jobs,
 `shown` is what the dashboard answers, and a decision counts as remembered only when it could also be read from the graph.
 Nothing is concluded: a step that was not observed is missing, even where a later one was.
 """
@@ -9,17 +9,9 @@ import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 
-from fleet.steps import STEPS, Step, StepName, step_of
+from fleet.describe import failure
+from fleet.steps import STEPS, JobSeen, Step, StepName, step_of, steps_of_jobs
 from fleet_wire import events, ids
-
-
-@dataclasses.dataclass(frozen=True)
-class JobSeen:
-    """What the executor says of one job: None and empty where it says nothing."""
-
-    agent_id: str
-    accepted_at: dt.datetime | None
-    actor: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +43,7 @@ Observation = events.Event | Jobs | Shown | Explained
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskProgress:
+class TaskView:
     """One task. `times` holds the moment of each step that was observed; `ended` are the agents whose job has ended."""
 
     task_id: str
@@ -79,7 +71,7 @@ class Progress:
     """A plan. `approved_at` is the zero of all times shown; `first_token_at` the first text of any agent."""
 
     plan_id: str
-    tasks: tuple[TaskProgress, ...]
+    tasks: tuple[TaskView, ...]
     approved_at: dt.datetime | None = None
     first_token_at: dt.datetime | None = None
 
@@ -92,7 +84,7 @@ class Progress:
         """Whether nothing more will come: each task is complete, or has failed or been skipped."""
         return all(task.complete or task.failure for task in self.tasks)
 
-    def seconds(self, task: TaskProgress, step: StepName) -> float | None:
+    def seconds(self, task: TaskView, step: StepName) -> float | None:
         """Seconds from the approval to the step, where it was observed."""
         at = task.times.get(step)
         return None if at is None or self.approved_at is None else (at - self.approved_at).total_seconds()
@@ -112,7 +104,7 @@ def begin(plan_id: str, tasks: Iterable[tuple[str, str, str, Sequence[str]]]) ->
     return Progress(
         plan_id,
         tuple(
-            TaskProgress(task, title, role, ids.deliberation_id(plan_id, task, 1), tuple(needs))
+            TaskView(task, title, role, ids.deliberation_id(plan_id, task, 1), tuple(needs))
             for task, title, role, needs in tasks
         ),
     )
@@ -160,9 +152,11 @@ def steps_table(progress: Progress) -> list[tuple[Step, list[float | None]]]:
     return [(step, [progress.seconds(task, step.name) for task in progress.tasks]) for step in STEPS]
 
 
-def _observe_task(task: TaskProgress, seen: Observation, at: dt.datetime) -> TaskProgress:
+def _observe_task(task: TaskView, seen: Observation, at: dt.datetime) -> TaskView:
     if isinstance(seen, Jobs):
-        return _jobs(task, seen, at)
+        for step, moment in steps_of_jobs(seen.jobs, task.seats).items():
+            task = _timed(task, step, moment)
+        return task
     if isinstance(seen, Shown):
         # Only with the decision: a page that knows the deliberation but not how it ended does not show it yet.
         known = bool(task.decision_id) and seen.decision_id == task.decision_id
@@ -170,8 +164,6 @@ def _observe_task(task: TaskProgress, seen: Observation, at: dt.datetime) -> Tas
     if isinstance(seen, Explained):
         same = bool(seen.decision_id) and seen.decision_id == task.decision_id
         return dataclasses.replace(task, in_graph=True) if same and not task.in_graph else task
-    if isinstance(seen, events.TokenChunk):
-        return task  # text on its way is no answer yet
     if isinstance(seen, events.AgentResult):
         ended = task.ended | {seen.agent_id}
         task = task if ended == task.ended else dataclasses.replace(task, ended=ended)
@@ -181,35 +173,9 @@ def _observe_task(task: TaskProgress, seen: Observation, at: dt.datetime) -> Tas
         score = next((ranked.score for ranked in seen.ranking if ranked.agent_id == seen.winner), None)
         task = dataclasses.replace(task, decision_id=seen.decision_id, winner=seen.winner, score=score)
     if isinstance(seen, events.DeliberationFailed):
-        return dataclasses.replace(task, failure=failure_sentence(seen))
-    step = step_of(seen)
-    return _timed(task, step, at) if step is not None else task
-
-
-def failure_sentence(event: events.DeliberationFailed) -> str:
-    """Why a deliberation failed, with what each agent that did not answer said."""
-    agents = [
-        f"{agent.agent_id} {agent.state}" + (f" ({agent.error.kind}: {agent.error.message})" if agent.error else "")
-        for agent in event.agents
-        if agent.state != "completed"
-    ]
-    return "; ".join(filter(None, [f"failed: {event.reason}", event.detail, *agents]))
-
-
-def _jobs(task: TaskProgress, seen: Jobs, at: dt.datetime) -> TaskProgress:
-    """Accepted, and owned by an actor, is each seat's job, or the step is not done."""
-    by_agent: dict[str, list[JobSeen]] = {}
-    for job in seen.jobs:
-        by_agent.setdefault(job.agent_id, []).append(job)
-    if not task.seats or not set(task.seats) <= set(by_agent):
-        return task
-    accepted = [job.accepted_at for agent in task.seats for job in by_agent[agent][:1]]
-    times = [moment for moment in accepted if moment is not None]
-    if len(times) == len(task.seats):
-        task = _timed(task, "submitted", max(times))
-    if all(any(job.actor for job in by_agent[agent]) for agent in task.seats):
-        task = _timed(task, "running", at)
-    return task
+        return dataclasses.replace(task, failure=failure(seen))
+    name = step_of(seen)
+    return _timed(task, name, at) if name is not None else task
 
 
 def _approved(progress: Progress, event: events.PlanApproved, at: dt.datetime) -> Progress:
@@ -232,7 +198,7 @@ def _closed(progress: Progress, event: events.PlanCompleted) -> Progress:
     return dataclasses.replace(progress, tasks=tasks)
 
 
-def _timed(task: TaskProgress, step: StepName, at: dt.datetime) -> TaskProgress:
+def _timed(task: TaskView, step: StepName, at: dt.datetime) -> TaskView:
     """A step has the time of its first observation."""
     if step in task.times:
         return task

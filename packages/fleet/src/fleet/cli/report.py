@@ -17,7 +17,7 @@ Explanations = Mapping[str, context_pb2.ExplainDecisionResponse]
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class MissingStep:
     """A step that is missing, why, and the log that tells more (None where it is not known)."""
 
     task_id: str
@@ -40,7 +40,7 @@ def findings(
     refusals: Mapping[tuple[str, StepName], str],
     log_path: Callable[[str], Path | None],
     seconds: float,
-) -> list[Finding]:
+) -> list[MissingStep]:
     """What is missing, with the last refusal where a question was refused. `seconds` is the time limit."""
     result = []
     for lack in progress.missing(found):
@@ -53,7 +53,9 @@ def findings(
         if not found.settled:
             why = f"{why} (within {seconds:g} s)"
         result.append(
-            Finding(lack.task_id, lack.step.name, lack.step.number, lack.step.service, why, log_path(lack.step.service))
+            MissingStep(
+                lack.task_id, lack.step.name, lack.step.number, lack.step.service, why, log_path(lack.step.service)
+            )
         )
     return result
 
@@ -73,7 +75,7 @@ def print_summary(found: Progress, explanations: Explanations, first_token_secon
 
 
 def as_json_summary(
-    found: Progress, explanations: Explanations, lacks: list[Finding], first_token_seconds: float | None
+    found: Progress, explanations: Explanations, lacks: list[MissingStep], first_token_seconds: float | None
 ) -> dict[str, Any]:
     """For programs."""
     return {

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fleet.cli import safe
 from fleet.cli.lines import Tails
-from fleet.cli.progress import Progress, TaskProgress, steps_table
+from fleet.cli.progress import Progress, TaskView, steps_table
 from fleet.steps import STEPS
 
 REFRESH_SECONDS = 0.25
@@ -152,7 +152,7 @@ def _bars(progress: Progress) -> Table:
     return grid
 
 
-def _state(task: TaskProgress) -> Text:
+def _state(task: TaskView) -> Text:
     if task.failure:
         return Text(safe.line(task.failure, 80), style="red")
     if task.complete:

@@ -98,9 +98,9 @@ def explanation(answer: context_pb2.ExplainDecisionResponse) -> RenderableType:
         _heading("What was decided"),
         Padding(safe.text(decision.content), (0, 2)),
     ]
-    for proposal in sorted(answer.proposals, key=lambda proposal: proposal.rank or 1_000):
-        place = f"Proposal {proposal.rank}" if proposal.rank else "No answer"
-        parts.append(_heading(f"{place}: {safe.line(proposal.agent_id)}, score {proposal.score:.3f}"))
+    for proposal in sorted(answer.proposals, key=lambda proposal: proposal.rank):
+        who = safe.line(proposal.agent_id)
+        parts.append(_heading(f"Proposal {proposal.rank}: {who}, score {proposal.score:.3f}"))
         for check in proposal.checks:
             parts.append(Text(f"  {check_line(check)}", style="dim"))
         if proposal.rank != 1 or proposal.content != decision.content:
@@ -144,11 +144,11 @@ def outcome(event: events.DeliberationCompleted) -> RenderableType:
 def proposals(task: str, answer: context_pb2.ExplainDecisionResponse) -> RenderableType:
     """What the demo prints for a task: each proposal in its first lines, the winner, its score and the decision's id."""
     table = _table("agent", "score", "", "proposal")
-    for proposal in sorted(answer.proposals, key=lambda proposal: proposal.rank or 1_000):
+    for proposal in sorted(answer.proposals, key=lambda proposal: proposal.rank):
         wins = proposal.agent_id == answer.decision.winner
         table.add_row(
             safe.text(proposal.agent_id),
-            Text(f"{proposal.score:.3f}" if proposal.rank else "-"),
+            Text(f"{proposal.score:.3f}"),
             Text("wins" if wins else "", style="green"),
             Text(first_lines(proposal.content, width=90)),
         )

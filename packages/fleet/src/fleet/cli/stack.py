@@ -20,7 +20,7 @@ SLOW_SECONDS = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Stack:
+class StackView:
     """Where its services are and write; `until_ended` raises PartFailed when it cannot go on."""
 
     addresses: Addresses
@@ -29,13 +29,13 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def this_stack(say: Callable[[str], None]) -> AsyncIterator[Stack]:
+async def this_stack(say: Callable[[str], None]) -> AsyncIterator[StackView]:
     """Gives a stack whose parts are all ready. Raises PartFailed, Precondition, Invalid or Unavailable."""
     home = homes.find()
     if home.is_running():
         say(f"using the stack that runs in {home.path}")
         await _until_ready(home)
-        yield Stack(addresses(), home.log, asyncio.Event().wait)
+        yield StackView(addresses(), home.log, asyncio.Event().wait)
         return
     say("starting the local stack: NATS, the graph, the cache, Ray, the model, and the five services")
 
@@ -51,7 +51,7 @@ async def this_stack(say: Callable[[str], None]) -> AsyncIterator[Stack]:
             say(f"{change.name} is not ready yet: {change.detail}")
 
     async with running_stack(home, report=report, say=say) as stack:
-        yield Stack(addresses_of(stack.env), stack.log_path, stack.until_ended)
+        yield StackView(addresses_of(stack.env), stack.log_path, stack.until_ended)
 
 
 def addresses_of(env: Mapping[str, str]) -> Addresses:

@@ -11,7 +11,7 @@ from rich.text import Text
 from fleet.cli import client, safe
 from fleet.local.survey import Finding, survey
 
-STYLES = {"ready": "green", "not ready": "yellow", "unreachable": "red"}
+STYLES = {"ready": "green", "not_ready": "yellow", "unreachable": "red"}
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False) -> None:
@@ -59,7 +59,7 @@ def table(findings: list[Finding]) -> Table:
     for finding in findings:
         shown.add_row(
             Text(finding.name, "bold"),
-            Text(finding.state, STYLES[finding.state]),
+            Text(finding.state.replace("_", " "), STYLES[finding.state]),
             safe.text(finding.address),
             safe.text(finding.version),
         )

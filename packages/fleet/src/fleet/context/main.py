@@ -12,12 +12,12 @@ from fleet.context.cache import ContextCache
 from fleet.context.graph import SCHEMA, Turns
 from fleet.context.server import NAME, ContextService
 from fleet.context.settings import ContextSettings
-from fleet_wire import apply, logs, rpc, service, topology
-from fleet_wire import bus as wire_bus
+from fleet_wire import logs, rpc, service, startup, topology
+from fleet_wire.bus import Bus
 from fleet_wire.consumer import DurableConsumer
 from fleet_wire.errors import Unavailable
 from fleet_wire.gen.context.v1 import context_pb2_grpc
-from fleet_wire.settings import exit_with, load_or_exit
+from fleet_wire.settings import load_or_exit
 
 log = structlog.get_logger(__name__)
 
@@ -36,15 +36,12 @@ def main() -> int:
         service.stop_on_signals(stop)
         return await serve(settings, stop)
 
-    try:
-        return service.run(serve_until_told)
-    except Unavailable as error:
-        exit_with(f"context ends: {error}", 1)
+    return service.run(serve_until_told)
 
 
 async def serve(settings: ContextSettings, stop: asyncio.Event) -> bool:
     """Serves until `stop`; answers whether all was well. Raises Unavailable where the port is taken."""
-    readiness = rpc.Readiness("streams", "graph", *consumers.EXPECTED)
+    readiness = rpc.Readiness("nats", "streams", "graph", *consumers.EXPECTED)
     graph = Graph(settings)
     cache = ContextCache(settings.valkey_url.get_secret_value())
     servicer = ContextService(readiness, graph, cache)
@@ -55,8 +52,7 @@ async def serve(settings: ContextSettings, stop: asyncio.Event) -> bool:
     try:
         async with rpc.server(f"{settings.bind_host}:{settings.grpc_port}", add, [NAME], readiness) as port:
             log.info("context serves", port=port)
-            readiness.report("streams", f"no NATS server answers at {settings.nats_url} yet")
-            bus = await service.or_stop(wire_bus.connect(settings.nats_url, "context", settings.nats_creds), stop)
+            bus = await startup.connected(settings, "context", readiness, stop)
             if bus is None:
                 return True
             try:
@@ -69,16 +65,14 @@ async def serve(settings: ContextSettings, stop: asyncio.Event) -> bool:
 
 
 def _loops(
-    readiness: rpc.Readiness, graph: Graph, cache: ContextCache, bus: wire_bus.Bus, stop: asyncio.Event
+    readiness: rpc.Readiness, graph: Graph, cache: ContextCache, bus: Bus, stop: asyncio.Event
 ) -> dict[str, Coroutine[Any, Any, Any]]:
     prepared = asyncio.Event()
     turns = Turns()
 
     async def consume(durable: str) -> None:
         """Begins when the streams and the graph are there."""
-        await service.or_stop(apply.wait_for(bus, STREAMS, readiness.reporter("streams")), stop)
-        if not stop.is_set():
-            readiness.report("streams", None)
+        if await startup.streams_there(bus, STREAMS, readiness, stop):
             await service.or_stop(prepared.wait(), stop)
         handler = consumers.handler(durable, graph, turns, cache, bus.publish)
         await DurableConsumer(bus, topology.CONSUMERS[durable], handler, readiness.reporter(durable)).run(stop)

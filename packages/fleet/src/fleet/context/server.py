@@ -1,16 +1,13 @@
 """gRPC in: requests to values, values to answers."""
 
-import datetime as dt
 from typing import Any
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleet.bolt import Graph
 from fleet.context import domain, handlers, reading
 from fleet.context.cache import ContextCache
 from fleet_wire import ids
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
-from fleet_wire.rpc import Readiness
+from fleet_wire.rpc import Readiness, timestamp
 
 NAME = context_pb2.DESCRIPTOR.services_by_name["ContextService"].full_name
 
@@ -99,7 +96,7 @@ def _decision(decision: domain.Decision) -> context_pb2.Decision:
         rationale=decision.rationale,
         score=decision.score,
         margin=decision.margin,
-        decided_at=_timestamp(decision.decided_at),
+        decided_at=timestamp(decision.decided_at),
     )
 
 
@@ -115,9 +112,3 @@ def _proposal(proposal: reading.Proposal) -> context_pb2.Proposal:
         content=proposal.content,
         content_cut=proposal.content_cut,
     )
-
-
-def _timestamp(moment: dt.datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

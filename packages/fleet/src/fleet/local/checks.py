@@ -25,10 +25,10 @@ def tcp(address: str) -> Check:
 
 
 def nats(url: str) -> Check:
-    """A NATS server greets."""
+    """A NATS server greets; of several, the first."""
 
     async def check() -> str | None:
-        problem, answer = await _exchange(_host_port(url, 4222), b"", 5)
+        problem, answer = await _exchange(_host_port(url.split(",", maxsplit=1)[0], 4222), b"", 5)
         return problem or (None if answer == b"INFO " else "what listens there is no NATS server")
 
     return check

@@ -27,6 +27,16 @@ RAY_OBJECT_STORE_BYTES = 100_000_000
 Then = Callable[[], Awaitable[None]]
 
 
+PATIENT_RAY = {
+    "RAY_health_check_initial_delay_ms": "60000",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_health_check_failure_threshold": "20",
+    "RAY_worker_register_timeout_seconds": "300",
+}
+"""On a machine that does everything at once, a node that answers late is not a node that is gone: with Ray's own limits one
+was declared dead under a load of twelve on two cores."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Part:
     """`argv` is empty for a part that a setting replaces. It starts when those in `after` are ready. `then` is done each time
@@ -149,7 +159,8 @@ class PartMaker:
             *("--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={RAY_OBJECT_STORE_BYTES}"),
         )
         # Workers that start before it is known what they run would have to be started again.
-        env = {**self._plain, "RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
+        env = {**self._plain, **PATIENT_RAY, "RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
+        env["PATH"] = _with_nvidia_smi(env.get("PATH", os.defpath), self._home.data("ray") / "bin")
         # The head's port answers some seconds before the node can take work; the node's own comes last.
         ready = checks.tcp(f"{HOST}:{at['ray-node']}")
         return Part("ray", f"{HOST}:{at['ray']}", ready, argv, env, self._home.data("ray"))
@@ -184,3 +195,18 @@ def _beside_python(name: str) -> str:
     if found is None:
         raise Invalid(f"{name} is not installed beside {sys.executable}: run `scripts/setup`")
     return found
+
+
+def _with_nvidia_smi(path: str, folder: Path) -> str:
+    """A PATH on which Ray finds an nvidia-smi: one that reports no GPU where there is none.
+
+    Ray's agent calls it at start. Where it is missing, Python 3.9 now and then garbles the error that says so (seen in one of
+    ten starts on a busy machine: `Bad exception data from child`), which ends the agent and with it the node.
+    """
+    if shutil.which("nvidia-smi", path=path):
+        return path
+    folder.mkdir(exist_ok=True)
+    script = folder / "nvidia-smi"
+    script.write_text("#!/bin/sh\necho 'no GPU on this machine' >&2\nexit 9\n")
+    script.chmod(0o755)
+    return f"{path}{os.pathsep}{folder}"

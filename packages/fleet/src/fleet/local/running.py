@@ -14,12 +14,13 @@ from fleet.local import processes
 from fleet.local.guard import Guard
 from fleet.local.parts import Part
 from fleet_wire.errors import FleetError, Precondition
+from fleet_wire.logs import hide_passwords
 
 START_TIMEOUT = dt.timedelta(seconds=180)
 MAX_CRASHES = 6
 """Unexpected ends in a row before the stack gives up; one that was up for STEADY begins a new row."""
 STEADY = dt.timedelta(seconds=60)
-CHECK_EVERY = dt.timedelta(seconds=5)
+CHECK_EVERY = dt.timedelta(seconds=2)
 MAX_SILENT = 6
 """Checks in a row without an answer after which a part, that had been ready, is killed and started again."""
 LAST_LINES = 15
@@ -92,8 +93,6 @@ class RunningPart:
             begun = time.monotonic()
             code = await self._once()
             self.ready.clear()
-            self.pid = None
-            self._down.set()
             if not self._wanted.is_set():
                 self._change(State.STOPPED)
                 continue
@@ -176,6 +175,8 @@ class RunningPart:
                 process.kill()
             await ended
             self._guard.remove(process.pid)
+            self.pid = None
+            self._down.set()
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         try:
@@ -207,7 +208,7 @@ class RunningPart:
         while (why := await self._why_not_ready()) is not None:
             if time.monotonic() - begun > START_TIMEOUT.total_seconds():
                 if self.part.given:
-                    raise PartFailed(f"{self.name}, which a setting says is at {self.part.address}, is {why}")
+                    raise PartFailed(f"{self.name}, which a setting says is at {hide_passwords(self.part.address)}, is {why}")
                 raise self._failed(f"is {why} after {START_TIMEOUT.total_seconds():g} s")
             if why != self.detail:
                 self._change(State.STARTING, why)
@@ -235,7 +236,7 @@ class RunningPart:
     def _must_be_ours(self) -> None:
         if self.part.given:
             raise Precondition(
-                f"{self.name} is not part of this stack: a setting says that it runs at {self.part.address}"
+                f"{self.name} is not part of this stack: a setting says that it runs at {hide_passwords(self.part.address)}"
             )
 
     def _failed(self, what: str) -> PartFailed:

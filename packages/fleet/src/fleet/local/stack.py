@@ -122,7 +122,9 @@ class Stack:
             await running.live()
         except PartFailed as failure:
             self._failure = self._failure or failure
-            self._ended.set()
+        except Exception as error:  # noqa: BLE001 (whatever it is, nobody may wait for this part for ever)
+            self._failure = self._failure or PartFailed(f"{running.name}: {type(error).__name__}: {error}")
+        self._ended.set()
 
     def _changed(self, change: Change) -> None:
         self.write_record()

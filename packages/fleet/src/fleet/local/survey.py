@@ -8,10 +8,12 @@ from typing import Any
 
 from fleet.local import checks
 from fleet.settings import GraphSettings
+from fleet.unready import why_not_ready
 from fleet_wire import rpc
 from fleet_wire.errors import FleetError, Unavailable
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2, ray_executor_pb2_grpc
+from fleet_wire.logs import hide_passwords
 from fleet_wire.settings import load
 
 SECONDS = 3.0
@@ -32,7 +34,7 @@ SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """`state` is ready, not ready or unreachable; `reason` says why, `version` is empty where a part tells none."""
+    """`state` is ready, not_ready or unreachable; `reason` says why, `version` is empty where a part tells none."""
 
     name: str
     address: str
@@ -60,23 +62,17 @@ async def survey(environment: Mapping[str, str]) -> list[Finding]:
         "valkey": (at["valkey"], _valkey(at["valkey"])),
         "model": (at["model"], _model(model)),
         "ray": (f"through {at['ray-executor']}", _ray(at["ray-executor"])),
-        "planning": (at["planning"], _health(at["planning"])),
+        "planning": (at["planning"], _health("planning", at["planning"])),
         "orchestrator": (at["orchestrator"], _orchestrator(at["orchestrator"])),
-        "context": (at["context"], _health(at["context"])),
+        "context": (at["context"], _health("context", at["context"])),
         "ray-executor": (at["ray-executor"], _executor(at["ray-executor"])),
         "monitoring": (at["monitoring"], _monitoring(at["monitoring"])),
     }
     answers = await asyncio.gather(*(_within(answer) for _, answer in asked.values()))
     return [
-        _finding(name, without_password(address), answer)
+        _finding(name, hide_passwords(address), answer)
         for (name, (address, _)), answer in zip(asked.items(), answers, strict=True)
     ]
-
-
-def without_password(url: str) -> str:
-    """An address as it may be shown."""
-    scheme, separator, rest = url.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _finding(name: str, address: str, answer: Answer) -> Finding:
@@ -85,7 +81,7 @@ def _finding(name: str, address: str, answer: Answer) -> Finding:
         return Finding(name, address, "ready", "", version)
     if problem.startswith(UNREACHABLE):
         return Finding(name, address, UNREACHABLE, problem.removeprefix(UNREACHABLE).lstrip(": "), version)
-    return Finding(name, address, "not ready", problem, version)
+    return Finding(name, address, "not_ready", problem, version)
 
 
 async def _within(answer: Awaitable[Answer]) -> Answer:
@@ -157,8 +153,13 @@ async def _model(base: str) -> Answer:
         return "it does not name its models", ""
 
 
-async def _health(address: str) -> Answer:
-    return await checks.health(address)(), ""
+async def _health(name: str, address: str) -> Answer:
+    """Health decides; the answer to any call has the reason."""
+    problem = await checks.health(address)()
+    if problem is None or problem.startswith(UNREACHABLE):
+        return problem, ""
+    async with rpc.channel(address) as channel:
+        return await why_not_ready(name, channel, SECONDS) or problem, ""
 
 
 async def _orchestrator(address: str) -> Answer:

@@ -11,25 +11,25 @@ graph (`decided` and `remembered`), or the failure. After a restart of the dashb
 import collections
 import dataclasses
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+from fleet.describe import describe
 from fleet.monitoring.domain import (
     GAP,
+    MAX_AGENTS,
     MAX_JOBS,
     TEXT_TAIL,
     Agent,
     Deliberation,
     End,
-    JobSeen,
     Line,
     Result,
     Seen,
     Stream,
     shorten,
-    summary,
     tail,
 )
-from fleet.steps import step_of
+from fleet.steps import JobSeen, step_of, steps_of_jobs
 from fleet_wire import events
 
 
@@ -100,24 +100,16 @@ class Board:
         line = None if isinstance(event, events.TokenChunk) else self._line(seen)
         return Change(line, tuple(one.deliberation_id for one in touched if one.deliberation_id in self._deliberations))
 
-    def note_jobs(self, deliberation_id: str, jobs: Iterable[JobSeen]) -> bool:
-        """Takes in what the executor says of a deliberation's jobs; answers whether that changed anything.
-
-        `submitted` is when it accepted the first one. Once a named actor owns each of them, `running` is when the last one
-        was accepted: the executor tells no moment of its own for the hand-over, which follows at once.
-        """
+    def note_jobs(self, deliberation_id: str, jobs: Sequence[JobSeen]) -> bool:
+        """Takes in what the executor says of a deliberation's jobs; answers whether that changed anything."""
         one = self._deliberations.get(deliberation_id)
-        accepted = [job for job in jobs if job.accepted_at is not None]
-        moments = [job.accepted_at for job in accepted if job.accepted_at is not None]
-        if one is None or not moments:
+        if one is None:
             return False
         before = dict(one.steps), [agent.accepted for agent in one.agents.values()]
-        one.reached("submitted", min(moments))
-        if "running" not in one.steps and all(job.actor for job in accepted):
-            one.reached("running", max(moments))
-        for job in accepted:
-            agent = one.agent(job.agent_id)
-            if agent is not None:
+        for step, at in steps_of_jobs(jobs, one.seats).items():
+            one.reached(step, at)
+        for job in jobs:
+            if job.accepted_at is not None and (agent := one.agent(job.agent_id)) is not None:
                 agent.accepted = True
         if before == (one.steps, [agent.accepted for agent in one.agents.values()]):
             return False
@@ -132,6 +124,7 @@ class Board:
             case events.DeliberationStarted():
                 one = self._known(event.deliberation_id, event.plan_id, event.story_id, event.task_id, event.role)
                 one.protocol, one.deadline, one.active = event.protocol, event.deadline, True
+                one.seats = tuple(event.agents[:MAX_AGENTS])
                 for agent_id in event.agents:
                     one.agent(agent_id)
             case events.TokenChunk():
@@ -214,7 +207,7 @@ class Board:
             sequence=seen.sequence,
             subject=shorten(seen.subject),
             type="malformed" if event is None else event.TYPE,
-            summary=shorten(seen.reason, 300) if event is None else summary(event),
+            summary=shorten(seen.reason, 300) if event is None else shorten(describe(event)),
             deliberation_id=getattr(event, "deliberation_id", ""),
             plan_id=getattr(event, "plan_id", ""),
             malformed=shorten(seen.reason, 300) if event is None else "",

@@ -56,15 +56,6 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
-class JobSeen:
-    """What the executor says of a job: accepted when, owned by which actor."""
-
-    agent_id: str
-    accepted_at: dt.datetime | None
-    actor: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Result:
     """The first result of one job."""
 
@@ -150,7 +141,8 @@ class End:
 
 @dataclasses.dataclass
 class Deliberation:
-    """One deliberation, as far as its events have been seen. `version` grows with every change of the board."""
+    """One deliberation, as far as its events have been seen. `seats` are the agents it was started with, `agents` all that
+    were heard of. `version` grows with every change of the board."""
 
     deliberation_id: str
     plan_id: str = ""
@@ -160,6 +152,7 @@ class Deliberation:
     protocol: str = ""
     title: str = ""
     deadline: dt.datetime | None = None
+    seats: tuple[str, ...] = ()
     active: bool = False
     end: End | None = None
     steps: dict[StepName, dt.datetime] = dataclasses.field(default_factory=dict)
@@ -193,39 +186,3 @@ def shorten(text: str, limit: int = 200) -> str:
     """The text on one line, at most `limit` characters."""
     line = " ".join(text[: limit * 4].split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def summary(event: events.Event) -> str:
-    """One line on an event for the list."""
-    match event:
-        case events.StoryCreated():
-            text = f"story {event.story_id}: {event.title}"
-        case events.StoryTransitioned():
-            text = f"story {event.story_id}: {event.from_state} → {event.to_state} by {event.actor}"
-        case events.PlanApproved():
-            work = f"tasks: {len(event.tasks)}" if event.tasks else f"roles: {', '.join(event.roles)}"
-            text = f"plan {event.plan_id} approved by {event.approved_by}: {event.story.title} ({work})"
-        case events.DeliberationStarted():
-            text = f"task {event.task_id}: {event.role} council of {len(event.agents)} deliberates ({event.protocol})"
-        case events.AgentResult(status="completed"):
-            text = f"{event.agent_id} answered task {event.task_id} after {event.timing.total_seconds:.1f} s"
-        case events.AgentResult():
-            why = f"{event.error.kind}: {event.error.message}" if event.error else "no reason given"
-            text = f"{event.agent_id} failed on task {event.task_id}: {why}"
-        case events.DeliberationCompleted():
-            text = f"task {event.task_id} decided: {event.winner} wins of {len(event.ranking)}; {event.decision.title}"
-        case events.DeliberationFailed():
-            text = f"task {event.task_id} failed: {event.reason} {event.detail}"
-        case events.ResultLate():
-            text = f"{event.agent_id} answered task {event.task_id} {event.late_seconds:.1f} s late"
-        case events.PlanCompleted():
-            text = (
-                f"plan {event.plan_id} closed: {len(event.decided)} decided, {len(event.failed)} failed, "
-                f"{len(event.skipped)} skipped"
-            )
-        case events.ContextUpdated():
-            of = f"deliberation {event.deliberation_id}" if event.deliberation_id else f"story {event.story_id}"
-            text = f"{of} is in the graph: {len(event.changed)} nodes, version {event.version}"
-        case _:
-            text = event.key()
-    return shorten(text)

@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from fleet.monitoring.domain import Seen
-from fleet_wire import events
+from fleet_wire import clock, events
 from fleet_wire.bus import Bus
 from fleet_wire.errors import Invalid
 
@@ -59,10 +59,6 @@ Report = Callable[[str | None], None]
 Clock = Callable[[], dt.datetime]
 
 
-def utc_now() -> dt.datetime:
-    return dt.datetime.now(dt.timezone.utc)
-
-
 @dataclasses.dataclass
 class _Place:
     """Where a follower is: the stream's own identity (when it was made) and the last sequence it has read."""
@@ -78,7 +74,7 @@ class _Gone(Exception):
 class Follower:
     """Reads one stream. `report` gets None while it is live, else a sentence on what is missing."""
 
-    def __init__(self, bus: Bus, followed: Followed, take: Take, report: Report, now: Clock = utc_now) -> None:
+    def __init__(self, bus: Bus, followed: Followed, take: Take, report: Report, now: Clock = clock.now) -> None:
         self._bus = bus
         self._followed = followed
         self._take = take

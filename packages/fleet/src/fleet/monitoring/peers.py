@@ -15,16 +15,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from valkey.exceptions import ValkeyError
 
 from fleet.bolt import Graph
-from fleet.monitoring.domain import JobSeen
 from fleet.monitoring.feed import FOLLOWED
-from fleet.monitoring.settings import MonitoringSettings, shown_address
+from fleet.monitoring.settings import MonitoringSettings
 from fleet.monitoring.sources import Health, Probe
+from fleet.steps import JobSeen
+from fleet.unready import why_not_ready
 from fleet_wire import apply, rpc
 from fleet_wire.bus import Bus
 from fleet_wire.errors import Unavailable
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from fleet_wire.gen.planning.v1 import planning_pb2_grpc
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2, ray_executor_pb2_grpc
+from fleet_wire.logs import hide_passwords
 
 CALL_SECONDS = 3.0
 
@@ -52,7 +54,7 @@ class Peers:
             await channel.close()
 
     async def health(self, name: str) -> Health:
-        """gRPC health of a service, and what its GetStatus adds where it has one."""
+        """gRPC health of a service, and what its GetStatus adds; where it has none, any call tells what it lacks."""
         stub = self._health[name]
         answer = await rpc.call(stub.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS), name)
         serving = answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -60,8 +62,11 @@ class Peers:
             status = await self._orchestrator_status()
         elif name == "ray-executor":
             status = await self._executor_status()
+        elif serving:
+            return Health(True)
         else:
-            return Health(serving, "" if serving else "its health says NOT_SERVING")
+            reason = await why_not_ready(name, self._channels[name], CALL_SECONDS)
+            return Health(False, reason or "its health says NOT_SERVING")
         if serving or not status.ready:
             return status
         return dataclasses.replace(status, ready=False, reason="its health says NOT_SERVING")
@@ -175,7 +180,7 @@ async def valkey_health(client: "valkey.Valkey") -> Health:
     return Health(True, version=info.get("valkey_version") or info.get("redis_version"))
 
 
-async def vllm_health(url: str) -> Health:
+async def model_health(url: str) -> Health:
     """The model server's /health; vLLM and llama.cpp both have it beside /v1."""
     root = url.rstrip("/").removesuffix("/v1")
     try:
@@ -198,16 +203,16 @@ def probes(
     executor = peers.addresses["ray-executor"]
     found = [
         *(service(name) for name in peers.addresses),
-        Probe("nats", "infrastructure", shown_address(settings.nats_url), 3, lambda: nats_health(bus())),
-        Probe("graph", "infrastructure", shown_address(settings.neo4j_uri), 5, lambda: graph_health(graph)),
-        Probe("valkey", "infrastructure", shown_address(settings.valkey_url), 5, lambda: valkey_health(cache)),
+        Probe("nats", "infrastructure", hide_passwords(settings.nats_url), 3, lambda: nats_health(bus())),
+        Probe("graph", "infrastructure", hide_passwords(settings.neo4j_uri), 5, lambda: graph_health(graph)),
+        Probe("valkey", "infrastructure", hide_passwords(settings.valkey_url), 5, lambda: valkey_health(cache)),
         Probe("councils", "data", peers.addresses["orchestrator"], 2, peers.councils),
         Probe("jobs", "data", executor, 1, peers.jobs),
         Probe("cluster", "data", executor, 5, peers.cluster),
     ]
     if settings.vllm_url is not None:
         url = settings.vllm_url
-        found.append(Probe("vllm", "infrastructure", shown_address(url), 5, lambda: vllm_health(url)))
+        found.append(Probe("model", "infrastructure", hide_passwords(url), 5, lambda: model_health(url)))
     return found
 
 

@@ -137,13 +137,12 @@ def _part(row: Json) -> str:
 
 
 def _council(council: Json) -> str:
-    quorum = f"quorum {council['quorum']}" if council["quorum"] else "default quorum"
     agents = "".join(
         f'<span class="seat {_t(agent["state"])}" title="{_t(", ".join(agent["deliberation_ids"]))}">'
         f"{_t(agent['agent_id'])} <i>{_t(agent['state'])}</i></span>"
         for agent in council["agents"]
     )
-    about = _t(" · ".join(word for word in (council["protocol"], quorum) if word))
+    about = _t(f"{council['protocol']} · quorum {council['quorum']}")
     return (
         f'<div class="council"><b>{_t(council["role"])}</b> <span class="quiet">{about}</span><div>{agents}</div></div>'
     )

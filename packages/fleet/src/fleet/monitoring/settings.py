@@ -1,33 +1,17 @@
 """What the dashboard is told. Every address has its contract's default on this machine."""
 
-import re
-from urllib.parse import urlsplit, urlunsplit
-
 from pydantic import Field, SecretStr, field_validator
 
-from fleet.settings import GraphSettings
-
-_ADDRESS = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$")
+from fleet.settings import GraphSettings, PeerAddresses
 
 
-class MonitoringSettings(GraphSettings):
+class MonitoringSettings(GraphSettings, PeerAddresses):
     """Without FLEET_ADMIN_TOKEN the admin call is switched off; without VLLM_URL the model server is not shown."""
 
     monitoring_port: int = Field(default=8080, ge=0, le=65535)
-    planning_address: str = "127.0.0.1:50053"
-    orchestrator_address: str = "127.0.0.1:50055"
-    context_address: str = "127.0.0.1:50051"
-    ray_executor_address: str = "127.0.0.1:50056"
     valkey_url: str = "valkey://127.0.0.1:6379"
     vllm_url: str | None = None
     fleet_admin_token: SecretStr | None = None
-
-    @field_validator("planning_address", "orchestrator_address", "context_address", "ray_executor_address")
-    @classmethod
-    def _host_and_port(cls, value: str) -> str:
-        if not _ADDRESS.match(value):
-            raise ValueError("must be host:port")
-        return value
 
     @field_validator("valkey_url")
     @classmethod
@@ -47,11 +31,3 @@ class MonitoringSettings(GraphSettings):
     @classmethod
     def _empty_is_absent(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value() else None
-
-
-def shown_address(url: str) -> str:
-    """A URL as it may be shown: without the user and password that it may hold."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]))

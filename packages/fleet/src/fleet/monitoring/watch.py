@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from fleet.monitoring.board import Board, Change
-from fleet.monitoring.domain import Deliberation, JobSeen
+from fleet.monitoring.domain import Deliberation
+from fleet.steps import JobSeen
 from fleet_wire.errors import FleetError, Unavailable
 
 EVERY_SECONDS = 0.5

@@ -21,8 +21,8 @@ from fleet.orchestrator.requests import Requests
 from fleet.orchestrator.server import SERVICE, OrchestratorServicer
 from fleet.orchestrator.settings import OrchestratorSettings
 from fleet.orchestrator.sweep import Sweep
-from fleet_wire import apply, logs, service, topology
-from fleet_wire.bus import Bus, connect
+from fleet_wire import clock, logs, service, startup, topology
+from fleet_wire.bus import Bus
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2_grpc
 from fleet_wire.rpc import Readiness, server
 from fleet_wire.settings import load_or_exit
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 async def run(settings: OrchestratorSettings) -> bool:
-    """Serves until SIGINT or SIGTERM; False when a loop failed before that.
+    """Serves until SIGINT or SIGTERM; False when a loop failed before that. Raises Unavailable where the port is taken.
 
     The server comes first, so that health and GetStatus say what is missing while NATS or a stream is.
     """
@@ -56,17 +56,16 @@ async def run(settings: OrchestratorSettings) -> bool:
     service.stop_on_signals(stop)
     names = [name for name, spec in topology.CONSUMERS.items() if spec.service == "orchestrator"]
     readiness = Readiness("nats", "streams", "councils", *names)
-    servicer = OrchestratorServicer(readiness, now())
+    servicer = OrchestratorServicer(readiness, clock.now())
     add = functools.partial(orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server, servicer)
     async with contextlib.AsyncExitStack() as cleanup:
         address = f"{settings.bind_host}:{settings.grpc_port}"
         port = await cleanup.enter_async_context(server(address, add, [SERVICE], readiness))
         log.info("orchestrator listens", host=settings.bind_host, port=port)
-        bus = await service.or_stop(connect(settings.nats_url, "orchestrator", settings.nats_creds), stop)
+        bus = await startup.connected(settings, "orchestrator", readiness, stop)
         if bus is None:
             return True
         cleanup.push_async_callback(bus.close)
-        readiness.report("nats", None)
         executor = ExecutorClient(settings.ray_executor_address)
         memory = MemoryClient(settings.context_address)
         plan_book = PlanBookClient(settings.planning_address)
@@ -100,16 +99,16 @@ def assemble(
     timeout = dt.timedelta(seconds=settings.deliberation_timeout_seconds)
     limits = Limits(settings.agent_max_tokens, settings.agent_temperature, settings.context_token_budget)
     deliberation_driver, plan_driver = Driver(), Driver()
-    plans = Plans(store, bus, plan_driver, deliberation_driver, now, timeout)
-    deliberations = Deliberations(store, bus, executor, memory, limits, now, plans.report)
+    plans = Plans(store, bus, plan_driver, deliberation_driver, clock.now, timeout)
+    deliberations = Deliberations(store, bus, executor, memory, limits, clock.now, plans.report)
     deliberation_driver.step = deliberations.drive
     plan_driver.step = plans.drive
     handlers = Handlers(bus, deliberations, plans, deliberation_driver, plan_driver)
     return Parts(
         store=store,
-        requests=Requests(store, deliberation_driver, now, timeout),
+        requests=Requests(store, deliberation_driver, clock.now, timeout),
         handlers=handlers,
-        sweep=Sweep(store, handlers, memory, plan_book, now),
+        sweep=Sweep(store, handlers, memory, plan_book, clock.now),
         deliberation_driver=deliberation_driver,
         plan_driver=plan_driver,
     )
@@ -122,11 +121,8 @@ def loops(
 
     async def events_in() -> bool:
         """Waits for the streams, then lets everything run that reads or writes them."""
-        waiting = apply.wait_for(bus, STREAMS, readiness.reporter("streams"))
-        await service.or_stop(waiting, stop)
-        if stop.is_set():
+        if not await startup.streams_there(bus, STREAMS, readiness, stop):
             return True
-        readiness.report("streams", None)
         log.info("councils", made=await parts.requests.default_councils())
         readiness.report("councils", None)
         consumers = make_consumers(bus, parts.handlers, readiness)
@@ -140,8 +136,3 @@ def loops(
         "deliberations": parts.deliberation_driver.run(stop),
         "plans": parts.plan_driver.run(stop),
     }
-
-
-def now() -> dt.datetime:
-    """The clock."""
-    return dt.datetime.now(dt.UTC)

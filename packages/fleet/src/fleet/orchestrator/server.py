@@ -5,7 +5,6 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleet.deliberation import plan as plan_rules
 from fleet.deliberation.plan import Plan
@@ -17,7 +16,7 @@ from fleet_wire import ids
 from fleet_wire.errors import Invalid, Unavailable
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2 as pb
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2_grpc
-from fleet_wire.rpc import Readiness
+from fleet_wire.rpc import Readiness, timestamp
 
 SERVICE = "orchestrator.v1.OrchestratorService"
 STATES = (*LIVE, *ENDED)
@@ -134,15 +133,6 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             status.running_plans = await requests.running_plans()
             status.councils = len(await requests.councils())
         return status
-
-
-def timestamp(moment: dt.datetime | None) -> Timestamp | None:
-    """The moment as a protobuf timestamp."""
-    if moment is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(moment.astimezone(dt.UTC))
-    return message
 
 
 def deliberation_message(state: Deliberation) -> pb.Deliberation:

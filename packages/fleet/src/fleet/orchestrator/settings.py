@@ -2,16 +2,13 @@
 
 from pydantic import Field
 
-from fleet.settings import GrpcSettings
+from fleet.settings import GrpcSettings, PeerAddresses
 
 
-class OrchestratorSettings(GrpcSettings):
+class OrchestratorSettings(GrpcSettings, PeerAddresses):
     """`agent_max_tokens` is what an agent may write, `context_token_budget` what it may be shown, both in tokens."""
 
     grpc_port: int = Field(default=50055, ge=0, le=65535)
-    ray_executor_address: str = "127.0.0.1:50056"
-    context_address: str = "127.0.0.1:50051"
-    planning_address: str = "127.0.0.1:50053"
     deliberation_timeout_seconds: float = Field(default=300, ge=1, le=86400)
     agent_max_tokens: int = Field(default=1024, ge=1, le=16384)
     agent_temperature: float = Field(default=0.7, ge=0, le=2)

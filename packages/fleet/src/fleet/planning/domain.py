@@ -9,13 +9,13 @@ event (MAX_MESSAGE_BYTES of JSON) is checked beside them, when it is proposed.
 
 import dataclasses
 import datetime as dt
-import graphlib
 import re
 from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
 import msgspec
 
+from fleet.plan_rules import PROTOCOL_PATTERN, check_order
 from fleet_wire import events
 from fleet_wire.errors import Invalid, Precondition
 from fleet_wire.ids import check_id, check_role
@@ -37,7 +37,7 @@ APPROVAL_BYTES = 6 * MAX_PERSON + 64
 
 Task = events.PlanTask
 
-_PROTOCOL = re.compile(r"[a-z_]{1,32}")
+_PROTOCOL = re.compile(PROTOCOL_PATTERN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ def check_roles_and_tasks(roles: Sequence[str], tasks: Sequence[Task]) -> None:
     unused = [role for role in roles if tasks and role not in {task.role for task in tasks}]
     if unused:
         raise Invalid(f"roles names {', '.join(unused)}, but no task has that role: add one, or leave roles empty")
-    _check_order(tasks)
+    check_order({task.task_id: task.depends_on for task in tasks})
 
 
 def approve(plan: Plan, by: str, now: dt.datetime) -> Plan:
@@ -220,23 +220,8 @@ def _check_task(field: str, task: Task) -> None:
     _items(f"{field}.requirements", task.requirements)
     _items(f"{field}.acceptance", task.acceptance)
     _distinct(f"{field}.depends_on", task.depends_on)
-    if task.protocol is not None and not _PROTOCOL.fullmatch(task.protocol):
+    if task.protocol is not None and not _PROTOCOL.match(task.protocol):
         raise Invalid(f"{field}.protocol must match [a-z_]{{1,32}}, or be empty, not {task.protocol[:80]!r}")
-
-
-def _check_order(tasks: Sequence[Task]) -> None:
-    known = {task.task_id for task in tasks}
-    for index, task in enumerate(tasks):
-        for wanted in task.depends_on:
-            if wanted not in known:
-                raise Invalid(f"tasks[{index}].depends_on names {wanted[:80]!r}, which is no task of this plan")
-    try:
-        graphlib.TopologicalSorter({task.task_id: task.depends_on for task in tasks}).prepare()
-    except graphlib.CycleError as error:
-        # The sorter lists each task before the one that waits for it; read backwards it follows depends_on.
-        raise Invalid(
-            f"tasks wait for each other in a cycle of depends_on: {' → '.join(error.args[1][::-1])}"
-        ) from error
 
 
 def _text(field: str, value: str, limit: int, needed: bool = False) -> None:

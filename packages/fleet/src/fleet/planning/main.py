@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime as dt
 import functools
 import uuid
 
@@ -15,17 +14,16 @@ from fleet.planning.handlers import Ports
 from fleet.planning.server import SERVICE_NAME, PlanningServicer
 from fleet.planning.settings import PlanningSettings
 from fleet.planning.store import Store
-from fleet_wire import apply, logs, rpc, service
-from fleet_wire import bus as bus_module
+from fleet_wire import clock, logs, rpc, service, startup
 from fleet_wire.bus import Bus
-from fleet_wire.errors import Invalid, Unavailable
+from fleet_wire.errors import Unavailable
 from fleet_wire.gen.planning.v1 import planning_pb2_grpc
-from fleet_wire.settings import exit_with, load_or_exit
+from fleet_wire.settings import load_or_exit
 
 log = structlog.get_logger(__name__)
 
 STREAMS = ("PLANNING_EVENTS", "ORCHESTRATOR_EVENTS", "DEAD_LETTERS")
-PARTS = ("streams", "graph", "consumer planning-completions")
+PARTS = ("nats", "streams", "graph", consumers.COMPLETIONS.durable)
 RETRY_SECONDS = 2
 
 
@@ -33,17 +31,12 @@ def main() -> int:
     """Runs planning until it is told to stop. Exit code 0 then, 1 when something failed, 2 for bad settings."""
     settings = load_or_exit(PlanningSettings)
     logs.configure("planning", settings.log_level, settings.log_format)
-    try:
-        return service.run(functools.partial(serve, settings))
-    except Invalid as error:
-        exit_with(f"bad setting: {error}")
-    except Unavailable as error:
-        exit_with(f"planning ends: {error}", 1)
+    return service.run(functools.partial(serve, settings))
 
 
 async def serve(settings: PlanningSettings) -> bool:
     """Serves from the start, ready as soon as the streams, the graph database and the consumer are. Answers whether all
-    was well until the stop."""
+    was well until the stop. Raises Unavailable where the port is taken."""
     stop = asyncio.Event()
     service.stop_on_signals(stop)
     woken = asyncio.Event()
@@ -52,7 +45,7 @@ async def serve(settings: PlanningSettings) -> bool:
         graph = Graph(settings)
         stack.push_async_callback(graph.close)
         store = GraphStore(graph)
-        ports = Ports(store, _now, _new_id, woken.set)
+        ports = Ports(store, clock.now, _new_id, woken.set)
         servicer = PlanningServicer(ports, readiness)
         port = await stack.enter_async_context(
             rpc.server(
@@ -63,12 +56,11 @@ async def serve(settings: PlanningSettings) -> bool:
             )
         )
         log.info("planning serves", host=settings.bind_host, port=port)
-        readiness.report("streams", f"no NATS server answers at {logs.hide_passwords(settings.nats_url)} yet")
-        bus = await service.or_stop(bus_module.connect(settings.nats_url, "planning", settings.nats_creds), stop)
+        bus = await startup.connected(settings, "planning", readiness, stop)
         if bus is None:
             return True
         stack.push_async_callback(bus.close)
-        completions = consumers.completions(bus, ports, readiness.reporter(PARTS[2]))
+        completions = consumers.completions(bus, ports, readiness.reporter(consumers.COMPLETIONS.durable))
         return await service.supervise(
             {
                 "parts": _wait_for_parts(bus, store, readiness, stop),
@@ -83,10 +75,6 @@ async def serve(settings: PlanningSettings) -> bool:
 async def _wait_for_parts(bus: Bus, store: Store, readiness: rpc.Readiness, stop: asyncio.Event) -> None:
     """Reports the streams and the graph database as soon as they are there, then stays until the stop."""
 
-    async def streams() -> None:
-        await apply.wait_for(bus, STREAMS, readiness.reporter("streams"))
-        readiness.report("streams", None)
-
     async def graph() -> None:
         while True:
             try:
@@ -98,12 +86,8 @@ async def _wait_for_parts(bus: Bus, store: Store, readiness: rpc.Readiness, stop
                 readiness.report("graph", None)
                 return
 
-    await service.or_stop(asyncio.gather(streams(), graph()), stop)
+    await service.or_stop(asyncio.gather(startup.streams_there(bus, STREAMS, readiness, stop), graph()), stop)
     await stop.wait()
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
 
 
 def _new_id(prefix: str) -> str:

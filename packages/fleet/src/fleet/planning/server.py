@@ -1,16 +1,14 @@
 """planning.v1.PlanningService: protos in, handlers, protos out. Errors become statuses in fleet_wire.rpc."""
 
-import datetime as dt
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleet.planning import handlers
 from fleet.planning.domain import Plan, PlanSummary, Story, StoryWithPlans, Task
 from fleet_wire.gen.planning.v1 import planning_pb2 as pb
 from fleet_wire.gen.planning.v1 import planning_pb2_grpc as pb_grpc
-from fleet_wire.rpc import Readiness
+from fleet_wire.rpc import Readiness, timestamp
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["PlanningService"].full_name
 
@@ -92,7 +90,7 @@ def _story(story: Story) -> pb.Story:
         brief=story.brief,
         acceptance=story.acceptance,
         phase=story.phase,
-        created_at=_time(story.created_at),
+        created_at=timestamp(story.created_at),
     )
 
 
@@ -104,7 +102,7 @@ def _story_with_plans(item: StoryWithPlans) -> pb.Story:
 
 def _summary(plan: PlanSummary) -> pb.PlanSummary:
     return pb.PlanSummary(
-        plan_id=plan.plan_id, plan_version=plan.version, state=plan.state, proposed_at=_time(plan.proposed_at)
+        plan_id=plan.plan_id, plan_version=plan.version, state=plan.state, proposed_at=timestamp(plan.proposed_at)
     )
 
 
@@ -128,14 +126,8 @@ def _plan(plan: Plan) -> pb.Plan:
             )
             for task in plan.tasks
         ],
-        proposed_at=_time(plan.proposed_at),
+        proposed_at=timestamp(plan.proposed_at),
         decided_by=plan.decided_by,
-        decided_at=None if plan.decided_at is None else _time(plan.decided_at),
+        decided_at=timestamp(plan.decided_at),
         reject_reason=plan.reject_reason,
     )
-
-
-def _time(moment: dt.datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -391,7 +391,7 @@ class Council(_message.Message):
     AGENTS_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     quorum: _builtins.int
-    """0 for the default: half the agents rounded down, plus 1."""
+    """How many answers decide."""
     protocol: _builtins.str
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Agent]: ...
