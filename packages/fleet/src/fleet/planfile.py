@@ -26,7 +26,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
-from fleet.plan_rules import PROTOCOL_PATTERN, check_order
+from fleet.deliberation.plan_rules import PROTOCOL_PATTERN, check_order
 from fleet_wire.errors import Invalid, NotFound
 from fleet_wire.events import Id, Role, StoryPhase
 from fleet_wire.gen.planning.v1 import planning_pb2, planning_pb2_grpc

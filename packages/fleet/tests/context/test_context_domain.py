@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.context import domain, reading
-from fleet.deliberation.plan_tasks import tasks_of
+from fleet.deliberation.plan_rules import tasks_of
 from fleet_wire.errors import Invalid
 
 REQUEST = domain.checked("story-1", "plan-1", "api", "DEV", "build", 2000, [])

@@ -16,7 +16,7 @@ from typing import get_args
 
 import msgspec
 
-from fleet.deliberation.plan_tasks import check_plan
+from fleet.deliberation.plan_rules import check_plan
 from fleet_wire import events, ids
 from fleet_wire.errors import Invalid
 

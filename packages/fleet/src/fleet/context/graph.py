@@ -25,7 +25,7 @@ import neo4j
 
 from fleet.bolt import Graph, rows
 from fleet.context import domain
-from fleet.deliberation.plan_tasks import tasks_of
+from fleet.deliberation.plan_rules import tasks_of
 from fleet_wire import events
 from fleet_wire.errors import Invalid
 

@@ -8,7 +8,7 @@ import structlog
 from fleet.bolt import Graph
 from fleet.context import domain, graph, reading
 from fleet.context.cache import ContextCache
-from fleet.deliberation.plan_tasks import tasks_of
+from fleet.deliberation.plan_rules import tasks_of
 from fleet_wire import events
 from fleet_wire.errors import Invalid
 

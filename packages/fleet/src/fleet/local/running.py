@@ -208,7 +208,9 @@ class RunningPart:
         while (why := await self._why_not_ready()) is not None:
             if time.monotonic() - begun > START_TIMEOUT.total_seconds():
                 if self.part.given:
-                    raise PartFailed(f"{self.name}, which a setting says is at {hide_passwords(self.part.address)}, is {why}")
+                    raise PartFailed(
+                        f"{self.name}, which a setting says is at {hide_passwords(self.part.address)}, is {why}"
+                    )
                 raise self._failed(f"is {why} after {START_TIMEOUT.total_seconds():g} s")
             if why != self.detail:
                 self._change(State.STARTING, why)

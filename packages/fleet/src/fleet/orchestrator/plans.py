@@ -6,9 +6,9 @@ import datetime as dt
 import msgspec
 import structlog
 
-from fleet.deliberation import plan as plan_rules
+from fleet.deliberation import plan as rules
 from fleet.deliberation.plan import Close, Plan, PlanEvent, Start, TaskProgress
-from fleet.deliberation.plan_tasks import check_plan, tasks_of
+from fleet.deliberation.plan_rules import check_plan, tasks_of
 from fleet.deliberation.state import ENDED, Deliberation, Seat
 from fleet.orchestrator.councils import PROTOCOLS, Council
 from fleet.orchestrator.deliberations import Clock
@@ -59,7 +59,7 @@ class Plans:
 
     async def fold(self, plan_id: str, event: PlanEvent) -> Plan | None:
         """Moves the saved plan by an event; None where there is no record."""
-        return await change(self.store.plans, plan_id, lambda plan: plan and plan_rules.advance(plan, event), plan_ttl)
+        return await change(self.store.plans, plan_id, lambda plan: plan and rules.advance(plan, event), plan_ttl)
 
     async def drive(self, plan_id: str) -> None:
         """Does all that is due until nothing is."""
@@ -68,7 +68,7 @@ class Plans:
             if entry is None:
                 log.warning("plan without a record", plan_id=plan_id)
                 return
-            commands = plan_rules.due(entry.value)
+            commands = rules.due(entry.value)
             if not commands:
                 return
             for command in commands:
@@ -82,7 +82,7 @@ class Plans:
         """Tells the plan how one of its deliberations ended. Raises Unavailable while the plan has no record: the sweep
         takes it from planning again."""
         reason = "" if state.decision_id else f"{state.reason}: {state.detail}".rstrip(": ")
-        ended = plan_rules.TaskEnded(state.task.task_id, state.number, reason)
+        ended = rules.TaskEnded(state.task.task_id, state.number, reason)
         if await self.fold(state.plan_id, ended) is None:
             raise Unavailable(f"plan {state.plan_id} has no record")
         self.driver.wake(state.plan_id)
@@ -90,26 +90,26 @@ class Plans:
     async def start(self, plan: Plan, task_id: str) -> None:
         """Saves the deliberation, then the plan's word of it; again, it does no harm. A crash between the two leaves a
         deliberation that runs, and a task that finds it: also where it has ended and the plan was lost meanwhile."""
-        progress = plan_rules.task_of(plan, task_id)
-        entry = await self.store.councils.get(council_key(progress.task.role))
+        task = rules.task_of(plan, task_id)
+        entry = await self.store.councils.get(council_key(task.task.role))
         state = new_deliberation(
-            plan_rules.deliberation_of(plan, progress),
-            progress.task,
+            rules.deliberation_of(plan, task),
+            task.task,
             entry.value if entry else None,
             now=self.clock(),
             timeout=self.timeout,
             plan_id=plan.plan_id,
             story_id=plan.story_id,
             phase=plan.phase,
-            number=progress.number,
-            based_on=plan_rules.decisions_below(plan, progress),
+            number=task.number,
+            based_on=rules.decisions_below(plan, task),
         )
         try:
             await self.store.deliberations.create(state_key(state.deliberation_id), state)
         except Conflict:
             found = await self.store.deliberations.get(state_key(state.deliberation_id))
             state = found.value if found else state
-        await self.fold(plan.plan_id, plan_rules.TaskStarted(task_id, progress.number))
+        await self.fold(plan.plan_id, rules.TaskStarted(task_id, task.number))
         if state.status in ENDED:
             await self.report(state)
         self.deliberation_driver.wake(state.deliberation_id)
@@ -125,7 +125,7 @@ class Plans:
             )
         )
         log.info("plan completed", plan_id=plan.plan_id)
-        await self.fold(plan.plan_id, plan_rules.Closed(self.clock()))
+        await self.fold(plan.plan_id, rules.Closed(self.clock()))
 
 
 def new_deliberation(
@@ -173,5 +173,5 @@ def _stillborn(state: Deliberation, by: FailureReason, detail: str, now: dt.date
     return msgspec.structs.replace(state, status="deciding", closed_at=now, closed_by=by, detail=detail)
 
 
-def _without_decision(plan: Plan, status: plan_rules.TaskStatus) -> list[FailedTask]:
+def _without_decision(plan: Plan, status: rules.TaskStatus) -> list[FailedTask]:
     return [FailedTask(task_id=task.task.task_id, reason=task.reason) for task in plan.tasks if task.status == status]

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from fleet.deliberation import plan as plan_rules
+from fleet.deliberation import plan as rules
 from fleet.deliberation.plan import Plan
 from fleet.deliberation.state import ENDED, LIVE, Deliberation, seat_word
 from fleet.orchestrator import councils
@@ -175,10 +175,8 @@ def plan_message(plan: Plan) -> pb.GetPlanProgressResponse:
                 role=task.task.role,
                 depends_on=task.task.depends_on,
                 state=task.status,
-                deliberation_id=plan_rules.deliberation_of(plan, task)
-                if task.status not in ("waiting", "skipped")
-                else "",
-                decision_id=ids.decision_id(plan_rules.deliberation_of(plan, task)) if task.status == "decided" else "",
+                deliberation_id=rules.deliberation_of(plan, task) if task.status not in ("waiting", "skipped") else "",
+                decision_id=ids.decision_id(rules.deliberation_of(plan, task)) if task.status == "decided" else "",
                 reason=task.reason,
             )
             for task in plan.tasks

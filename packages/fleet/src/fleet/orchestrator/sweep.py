@@ -10,7 +10,7 @@ import nats.errors
 import structlog
 
 from fleet.deliberation.plan import Plan, Remembered, deliberation_of
-from fleet.deliberation.plan_tasks import tasks_of
+from fleet.deliberation.plan_rules import tasks_of
 from fleet.deliberation.state import Deliberation, due
 from fleet.orchestrator.deliberations import Clock
 from fleet.orchestrator.handlers import Handlers

@@ -15,7 +15,7 @@ from typing import Literal, cast, get_args
 
 import msgspec
 
-from fleet.plan_rules import PROTOCOL_PATTERN, check_order
+from fleet.deliberation.plan_rules import PROTOCOL_PATTERN, check_order
 from fleet_wire import events
 from fleet_wire.errors import Invalid, Precondition
 from fleet_wire.ids import check_id, check_role

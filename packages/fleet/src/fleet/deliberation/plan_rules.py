@@ -1,0 +1,55 @@
+"""What the tasks of a plan are and must keep: the same in a plan's file, at planning, and in the event of its approval."""
+
+import graphlib
+from collections.abc import Mapping, Sequence
+
+from fleet_wire.errors import Invalid
+from fleet_wire.events import PlanApproved, PlanTask
+
+PROTOCOL_PATTERN = r"^[a-z_]{1,32}$(?!\n)"
+"""The name of a protocol. The last part because `$` alone lets a final line break pass."""
+
+
+def tasks_of(event: PlanApproved) -> tuple[PlanTask, ...]:
+    """The plan's tasks; where it names only roles, one task per role on the story itself, its id the role in lower case."""
+    if event.tasks:
+        return tuple(event.tasks)
+    return tuple(
+        PlanTask(
+            task_id=role.lower(),
+            title=event.story.title,
+            description=event.story.brief,
+            role=role,
+            acceptance=list(event.story.acceptance),
+        )
+        for role in dict.fromkeys(event.roles)
+    )
+
+
+def check_plan(event: PlanApproved) -> None:
+    """Raises Invalid for a plan that could never be run: without tasks, with one twice, or waiting for what never comes."""
+    tasks = tasks_of(event)
+    if not tasks:
+        raise Invalid(f"plan {event.plan_id} has neither tasks nor roles")
+    needs = {task.task_id: task.depends_on for task in tasks}
+    if len(needs) != len(tasks):
+        raise Invalid(f"tasks of plan {event.plan_id}: a task_id stands twice")
+    check_order(needs)
+
+
+def check_order(needs: Mapping[str, Sequence[str]]) -> None:
+    """Raises Invalid, naming the place, where a task waits for one that is not there, or for itself by way of others.
+
+    `needs` has the depends_on of each task_id, in the order of the plan's tasks.
+    """
+    for index, wanted in enumerate(needs.values()):
+        for task_id in wanted:
+            if task_id not in needs:
+                raise Invalid(f"tasks[{index}].depends_on names {task_id[:80]!r}, which is no task of this plan")
+    try:
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        # The sorter lists each task before the one that waits for it; read backwards it follows depends_on.
+        raise Invalid(
+            f"tasks wait for each other in a cycle of depends_on: {' → '.join(error.args[1][::-1])}"
+        ) from error
