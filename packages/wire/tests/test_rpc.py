@@ -229,3 +229,11 @@ def test_listeners_hear_changes_only() -> None:
     readiness.report("b", None)
     readiness.report("b", "gone")
     assert heard == [False, True, False]
+
+
+def test_a_narrower_error_has_the_status_of_the_one_above_it() -> None:
+    class Lost(errors.Unavailable):
+        pass
+
+    assert rpc.status_of(Lost("gone")) is grpc.StatusCode.UNAVAILABLE
+    assert rpc.status_of(errors.FleetError("what")) is grpc.StatusCode.UNKNOWN

@@ -22,13 +22,18 @@ Address = Annotated[str, AfterValidator(_host_and_port)]
 """host:port; an IPv6 address stands in brackets."""
 
 
-class PeerAddresses(CommonSettings):
-    """Where the services are; the defaults are their ports on this machine. A service leaves its own unread."""
+class OrchestratorPeers(CommonSettings):
+    """Where the services are that the orchestrator calls; the defaults are their ports on this machine."""
 
     planning_address: Address = "127.0.0.1:50053"
-    orchestrator_address: Address = "127.0.0.1:50055"
     context_address: Address = "127.0.0.1:50051"
     ray_executor_address: Address = "127.0.0.1:50056"
+
+
+class ServiceAddresses(OrchestratorPeers):
+    """Where all gRPC services are, the orchestrator too."""
+
+    orchestrator_address: Address = "127.0.0.1:50055"
 
 
 class ServiceSettings(CommonSettings):

@@ -281,7 +281,7 @@ def test_a_plan_with_tasks_has_just_those() -> None:
     ("event", "field"),
     [
         (samples.plan_approved("s", "p", [samples.task("a"), samples.task("a")]), "tasks"),
-        (samples.plan_approved("s", "p", [samples.task("a", depends_on=["b"])]), "depends_on"),
+        (samples.plan_approved("s", "p", [samples.task("a", depends_on=["b"])]), r"tasks\[0\].depends_on"),
         (samples.completed("s", "p", "t", decision_id="dec-other"), "decision_id"),
         (samples.completed("s", "", "t"), "plan_id and story_id"),
         (samples.completed("s", "p", "t", winner="agent-DEV-009"), "winner"),

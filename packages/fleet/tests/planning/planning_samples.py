@@ -86,7 +86,7 @@ async def on_stream(bus: Bus, subject: str) -> list[Any]:
 
 async def approvals(bus: Bus, plan_id: str) -> list[events.PlanApproved]:
     """What was published of a plan's approval."""
-    bodies = await on_stream(bus, "planning.plan.approved")
+    bodies = [body for body in await on_stream(bus, "planning.plan.approved") if plan_id.encode() in body]
     found = [events.decode("planning.plan.approved", body) for body in bodies]
     return [event for event in found if isinstance(event, events.PlanApproved) and event.plan_id == plan_id]
 

@@ -112,7 +112,7 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
                 try:
                     return await inner(request, context)
                 except errors.FleetError as error:
-                    await context.abort(STATUS_OF.get(type(error), grpc.StatusCode.UNKNOWN), _detail(str(error)))
+                    await context.abort(status_of(error), _detail(str(error)))
                 except (grpc.aio.AbortError, asyncio.CancelledError):
                     raise
                 except Exception as error:  # the caller gets a status, the operator the whole story
@@ -122,6 +122,11 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
         return grpc.unary_unary_rpc_method_handler(
             guarded, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
         )
+
+
+def status_of(error: errors.FleetError) -> grpc.StatusCode:
+    """The status of the error's class, or of the nearest one above it."""
+    return next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), grpc.StatusCode.UNKNOWN)
 
 
 def _detail(text: str) -> str:

@@ -3,16 +3,13 @@
 from pydantic import Field
 
 from fleet.local.addresses import use_running_stack
-from fleet_wire.settings import CommonSettings, load
+from fleet.settings import ServiceAddresses
+from fleet_wire.settings import load
 
 
-class Addresses(CommonSettings):
+class Addresses(ServiceAddresses):
     """host:port of each service. MONITORING_PORT is one of this machine."""
 
-    planning_address: str = "127.0.0.1:50053"
-    orchestrator_address: str = "127.0.0.1:50055"
-    context_address: str = "127.0.0.1:50051"
-    ray_executor_address: str = "127.0.0.1:50056"
     monitoring_port: int = Field(default=8080, ge=1, le=65535)
 
     @property

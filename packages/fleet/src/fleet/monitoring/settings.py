@@ -2,10 +2,10 @@
 
 from pydantic import Field, SecretStr, field_validator
 
-from fleet.settings import GraphSettings, PeerAddresses
+from fleet.settings import GraphSettings, ServiceAddresses
 
 
-class MonitoringSettings(GraphSettings, PeerAddresses):
+class MonitoringSettings(GraphSettings, ServiceAddresses):
     """Without FLEET_ADMIN_TOKEN the admin call is switched off; without VLLM_URL the model server is not shown."""
 
     monitoring_port: int = Field(default=8080, ge=0, le=65535)

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from fleet.settings import GrpcSettings, PeerAddresses
+from fleet.settings import GrpcSettings, OrchestratorPeers
 
 
-class OrchestratorSettings(GrpcSettings, PeerAddresses):
+class OrchestratorSettings(GrpcSettings, OrchestratorPeers):
     """`agent_max_tokens` is what an agent may write, `context_token_budget` what it may be shown, both in tokens."""
 
     grpc_port: int = Field(default=50055, ge=0, le=65535)
