@@ -53,6 +53,21 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
+PATIENT = {"RAY_health_check_timeout_ms": "60000", "RAY_health_check_failure_threshold": "20"}
+"""So that a busy machine's node is not taken for a dead one."""
+
+
+def no_gpu(folder: Path) -> Path:
+    """A folder with an nvidia-smi that reports no GPU: where there is none at all, Ray's agent on Python 3.9 now and then dies
+    of looking for it, and its node with it."""
+    place = folder / "bin"
+    place.mkdir(exist_ok=True)
+    script = place / "nvidia-smi"
+    script.write_text("#!/bin/sh\nexit 9\n")
+    script.chmod(0o755)
+    return place
+
+
 class Process:
     """A process in its own group, its output in a file."""
 
@@ -126,9 +141,10 @@ class RayHead:
             "--disable-usage-stats",
         ]
         command = [sys.executable, str(BIN / "ray"), "start", "--head", "--block", *options]
+        env = {**os.environ, "PATH": f"{os.environ['PATH']}{os.pathsep}{no_gpu(self.folder)}", **PATIENT}
         for _ in range(3):  # of the ports that Ray takes by itself one may be lost to somebody else
             self._starts += 1
-            process = self._process = Process(command, self.folder / f"head-{self._starts}.log")
+            process = self._process = Process(command, self.folder / f"head-{self._starts}.log", env)
             wait_for("Ray", lambda: "Ray runtime started" in process.output or not process.running, 120)  # noqa: B023
             time.sleep(1)  # with --block it ends when one of its parts does
             if process.running:

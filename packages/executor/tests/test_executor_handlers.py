@@ -24,7 +24,7 @@ class Actors:
         self.taken: list[OpenJob] = []
         self._refusal, self._error = refusal, error
 
-    def pick(self) -> str:
+    def pick(self, jobs: int) -> str:
         return "pool-0"
 
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
@@ -33,6 +33,10 @@ class Actors:
         if not self._refusal:
             self.taken.extend(jobs)
         return self._refusal
+
+
+async def execute(made: pb.ExecuteDeliberationRequest, store: Registry, actors: Actors) -> list[str]:
+    return await handlers.execute(handlers.parse(made, NOW), store, actors)
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ async def test_a_bad_request_is_refused_by_the_name_of_its_field(
     made, actors = request(), Actors()
     spoil(made)
     with pytest.raises(Invalid) as caught:
-        await handlers.execute(made, store, actors, NOW)
+        await execute(made, store, actors)
     assert str(caught.value).startswith(field)
     assert await store.open_jobs() == []
     assert actors.taken == []
@@ -106,7 +110,7 @@ async def test_a_bad_request_is_refused_by_the_name_of_its_field(
 
 async def test_all_jobs_of_a_request_go_to_one_actor_with_everything_they_need(store: Registry) -> None:
     actors = Actors()
-    assert await handlers.execute(request(3), store, actors, NOW) == ["job-0", "job-1", "job-2"]
+    assert await execute(request(3), store, actors) == ["job-0", "job-1", "job-2"]
     assert [job.spec.job_id for job in actors.taken] == ["job-0", "job-1", "job-2"]
     job = actors.taken[1]
     assert (job.actor, job.attempt, job.accepted_at, job.task_id) == ("pool-0", 1, NOW, "task-1")
@@ -116,29 +120,29 @@ async def test_all_jobs_of_a_request_go_to_one_actor_with_everything_they_need(s
 
 async def test_a_repeated_request_is_answered_alike_and_runs_nothing_again(store: Registry) -> None:
     actors = Actors()
-    first = await handlers.execute(request(), store, actors, NOW)
-    assert await handlers.execute(request(), store, actors, NOW) == first
+    first = await execute(request(), store, actors)
+    assert await execute(request(), store, actors) == first
     assert len(actors.taken) == 2
 
 
 async def test_the_same_id_with_another_content_is_refused(store: Registry) -> None:
     actors = Actors()
-    await handlers.execute(request(1), store, actors, NOW)
+    await execute(request(1), store, actors)
     other = request(2)
     other.jobs[0].max_tokens = 11
     with pytest.raises(AlreadyExists, match="job-0"):
-        await handlers.execute(other, store, actors, NOW)
+        await execute(other, store, actors)
     assert [job.spec.job_id for job in actors.taken] == ["job-0"]
 
 
 @pytest.mark.parametrize("actors", [Actors(refusal="draining"), Actors(error=Unavailable("gone"))])
 async def test_a_recorded_job_is_accepted_even_if_its_actor_is_not_there(actors: Actors, store: Registry) -> None:
-    assert await handlers.execute(request(), store, actors, NOW) == ["job-0", "job-1"]
+    assert await execute(request(), store, actors) == ["job-0", "job-1"]
     assert len(await store.open_jobs()) == 2
 
 
 async def test_the_status_shows_running_and_ended_jobs_with_their_result(store: Registry) -> None:
-    await handlers.execute(request(), store, Actors(), NOW)
+    await execute(request(), store, Actors())
     job = (await store.open_jobs())[0].value
     timing = events.Timing(total_seconds=1)
     ended = jobs.completed(job, "answer", "m", events.Usage(prompt=5), timing, NOW + dt.timedelta(seconds=1))

@@ -48,8 +48,16 @@ def test_a_job_held_by_another_actor_than_recorded_is_left_alone() -> None:
     assert due([job], actors, LATER) == rules.Due()
 
 
-def test_a_job_of_an_actor_that_is_gone_is_handed_on() -> None:
-    assert due([open_job()], {}, LATER).hand_on == ["delib-1.job-1"]
+def test_a_job_of_an_actor_that_is_gone_is_handed_on_at_once() -> None:
+    assert due([open_job()], {}, NOW + dt.timedelta(seconds=1)).hand_on == ["delib-1.job-1"]
+    assert due([open_job()], {}, NOW) == rules.Due()  # handed over after the actors were asked
+
+
+def test_what_an_actor_is_known_to_have_lost_is_handed_on_at_once() -> None:
+    moment = NOW + dt.timedelta(seconds=1)
+    actors = views(ActorView(name="pool-0", lost_before=moment))
+    assert due([open_job()], actors, moment).hand_on == ["delib-1.job-1"]
+    assert due([open_job(handed_at=moment)], actors, moment) == rules.Due()
 
 
 def test_a_silent_actor_keeps_its_jobs_for_a_while_and_then_loses_them() -> None:
@@ -159,6 +167,24 @@ async def test_results_are_kept_for_24_hours_and_the_id_longer() -> None:
     assert await store.ended_jobs("delib-1") == []
     with pytest.raises(AlreadyExists):
         await store.accept([open_job(1, spec=spec(1, seed=9))])
+
+
+async def test_a_request_whose_claim_was_taken_back_in_between_does_not_open_an_ended_job_again() -> None:
+    store, job = registry(), open_job()
+    await store.accept([job])
+    await store._claims.delete(f"claim.{job.spec.job_id}")
+    await store.end(ended(job))
+    await store.close(job.key)
+    assert await store.accept([job]) == []
+    assert await store.open_jobs() == []
+
+
+async def test_an_executor_that_was_started_earlier_does_not_claim_the_pool_back() -> None:
+    store = registry()
+    await store.claim_pool("pool-b", LATER)
+    await store.claim_pool("pool-a", NOW)
+    current = await store.current_pool()
+    assert current is not None and current.pool == "pool-b"
 
 
 async def test_the_pool_that_came_last_takes_over() -> None:

@@ -32,6 +32,10 @@ class Actors:
         self.taken: list[tuple[str, OpenJob]] = []
         self.killed: list[str] = []
         self.connections = 0
+        self.no_probe = ""
+        self.no_jobs: dict[str, str] = {}
+        self.probing = asyncio.Event()
+        self.probing.set()
 
     async def connect(self) -> None:
         self._fail()
@@ -44,7 +48,10 @@ class Actors:
         self._fail()
 
     async def probe(self) -> None:
+        await self.probing.wait()
         self._fail()
+        if self.no_probe:
+            raise Unavailable(self.no_probe)
 
     async def make_pool(self) -> None:
         for name in self.actors:
@@ -56,6 +63,8 @@ class Actors:
         return dict(self.views)
 
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
+        if actor in self.no_jobs:
+            return self.no_jobs[actor]
         self.taken += [(actor, job) for job in jobs]
         return ""
 
@@ -77,7 +86,7 @@ class Held:
     def __init__(self, bus: Bus) -> None:
         self.cluster = Actors()
         self.registry = Registry(MemoryBucket(), MemoryBucket(), MemoryBucket(), MemoryBucket())
-        self.readiness = Readiness("ray", "pool", "registry")
+        self.readiness = Readiness("ray", "probe", "pool", "registry")
         self.keeper = Keeper(self.cluster, self.registry, bus, self.readiness, now)
         self.stop = asyncio.Event()
 
@@ -97,6 +106,7 @@ def now() -> dt.datetime:
 async def held(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.05)
     monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "LOST_SECONDS", 0.2)
     made = Held(bus)
     running = asyncio.ensure_future(made.keeper.run(made.stop))
     yield made
@@ -106,20 +116,73 @@ async def held(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]
 
 async def test_it_becomes_ready_with_its_pool_and_claims_it(held: Held) -> None:
     with pytest.raises(Unavailable):
-        held.keeper.pick()
+        held.keeper.pick(1)
     await held.until(lambda: held.readiness.ready)
     current = await held.registry.current_pool()
     assert current is not None and current.pool == held.cluster.pool
-    assert held.keeper.pick() in held.cluster.actors
+    assert held.keeper.pick(1) in held.cluster.actors
 
 
 async def test_jobs_go_to_the_actor_with_the_least_to_do(held: Held) -> None:
     first, second = held.cluster.actors
     held.cluster.views[first] = ActorView(name=first, held=frozenset({"a", "b"}))
     await held.until(lambda: held.readiness.ready)
-    assert held.keeper.pick() == second
-    await held.keeper.accept(second, [open_job(number) for number in range(3)])
-    assert held.keeper.pick() == first
+    assert held.keeper.pick(3) == second
+    assert held.keeper.pick(1) == first
+
+
+async def test_an_actor_that_refuses_jobs_gets_none_for_a_while(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEFT_OUT", dt.timedelta(seconds=0.5))
+    first, second = held.cluster.actors
+    held.cluster.views[second] = ActorView(name=second, held=frozenset({"a", "b"}))
+    await held.until(lambda: held.readiness.ready)
+    held.cluster.no_jobs = {first: "no route to NATS", second: "no route either"}
+    assert held.keeper.pick(1) == first
+    assert await held.keeper.accept(first, [open_job()]) == "no route to NATS"
+    assert held.keeper.pick(1) == second
+    await held.keeper.accept(second, [open_job()])
+    with pytest.raises(Unavailable, match="no route to NATS; no route either"):
+        held.keeper.pick(1)
+    await held.until(lambda: not held.readiness.ready)
+    await held.until(lambda: held.readiness.ready)
+    assert held.keeper.pick(1) == first
+
+
+async def test_a_node_that_cannot_run_our_code_keeps_new_work_out_and_holds_up_nothing_else(held: Held) -> None:
+    await held.until(lambda: held.readiness.ready)
+    held.cluster.no_probe = "node 10.0.0.9 lacks the package msgspec"
+    await held.until(lambda: held.readiness.reason == f"probe: {held.cluster.no_probe}")
+    held.cluster.probing.clear()  # nor does a slow one
+    await held.registry.accept([open_job(1, deadline=now() + dt.timedelta(minutes=1), actor="gone")])
+    await held.until(lambda: held.cluster.taken)
+    assert held.cluster.connections == 1
+    held.cluster.no_probe = ""
+    held.cluster.probing.set()
+    await held.until(lambda: held.readiness.ready)
+
+
+async def test_what_a_restarted_actor_had_is_handed_on_before_the_grace_is_over(held: Held) -> None:
+    name = held.cluster.actors[0]
+    job = open_job(1, now=now(), actor=name)
+    held.cluster.views[name] = ActorView(name=name, incarnation="one", held=frozenset({job.key}))
+    await held.registry.accept([job])
+    await held.until(lambda: held.readiness.ready)
+    held.cluster.views[name] = ActorView(name=name, incarnation="two")
+    await held.until(lambda: held.cluster.taken)
+    [(_, moved)] = held.cluster.taken
+    assert (moved.key, moved.attempt) == (job.key, 2)
+
+
+async def test_a_release_that_was_replaced_does_not_take_over_again_when_it_reconnects(held: Held) -> None:
+    await held.until(lambda: held.readiness.ready)
+    await held.registry.claim_pool("VLLMAgentJob-newer", now())
+    held.cluster.refusal = "the cluster is gone"
+    await held.until(lambda: "ray: the cluster is gone" in held.readiness.reason)
+    held.cluster.refusal = ""
+    await held.until(lambda: held.cluster.connections == 2 and "another release" in held.readiness.reason)
+    await asyncio.sleep(0.2)
+    current = await held.registry.current_pool()
+    assert current is not None and current.pool == "VLLMAgentJob-newer"
 
 
 @pytest.mark.parametrize("change", [{"silent_seconds": 1}, {"draining": True}])
@@ -128,7 +191,7 @@ async def test_without_an_actor_that_can_take_jobs_it_is_not_ready(held: Held, c
     held.cluster.views = {name: ActorView(name=name, **change) for name in held.cluster.actors}  # type: ignore[arg-type]
     await held.until(lambda: "no VLLMAgentJob" in held.readiness.reason)
     with pytest.raises(Unavailable):
-        held.keeper.pick()
+        held.keeper.pick(1)
 
 
 async def test_a_cluster_that_is_lost_is_the_reason_and_is_taken_up_again(held: Held) -> None:
@@ -143,7 +206,7 @@ async def test_an_older_pool_drains_and_is_ended_when_it_is_empty(held: Held) ->
     busy = ActorView(name="VLLMAgentJob-old-0", held=frozenset({"a"}), draining=True)
     held.cluster.views = {"VLLMAgentJob-old-1": ActorView(name="VLLMAgentJob-old-1", draining=True), busy.name: busy}
     await held.until(lambda: held.cluster.killed == ["VLLMAgentJob-old-1"])
-    assert set(held.cluster.drained) == {True}
+    assert set(held.cluster.drained) <= {None, True} and held.cluster.drained[-1] is True  # None before the claim
     held.cluster.views[busy.name] = ActorView(name=busy.name, draining=True)
     await held.until(lambda: held.cluster.killed == ["VLLMAgentJob-old-1", busy.name])
 

@@ -162,6 +162,19 @@ async def test_a_stall_before_the_first_token_times_out_and_is_tried_again(make:
     assert (error.kind, error.retryable) == ("timeout", True)
 
 
+async def test_a_model_that_thinks_before_it_speaks_is_not_late(make: Make, model: ScriptedModel) -> None:
+    thought = f"data: {json.dumps({'choices': [{'delta': {'reasoning_content': 'hm'}}]})}\n\n".encode()
+    model.script[:] = [[*(step for _ in range(4) for step in (thought, 0.2)), piece("done"), *TAIL]]
+    answer = await make().complete(spec(), lambda text: None)
+    assert (answer.text, len(model.asked)) == ("done", 1)
+
+
+async def test_an_answer_that_said_it_was_finished_needs_no_good_bye(make: Make, model: ScriptedModel) -> None:
+    model.script[:] = [[piece("whole"), piece(None, "stop"), 3]]
+    answer = await make().complete(spec(), lambda text: None)
+    assert (answer.text, len(model.asked)) == ("whole", 1)
+
+
 async def test_a_stall_between_tokens_times_out_and_is_not_begun_anew(make: Make, model: ScriptedModel) -> None:
     model.script[:] = [[piece("half"), 3, *TAIL]]
     error, shown = await failure(make())

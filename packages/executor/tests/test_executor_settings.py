@@ -88,6 +88,8 @@ def test_a_pool_has_another_name_for_other_code_or_settings() -> None:
     names = {config.pool_hash("x", one), config.pool_hash("y", one), config.pool_hash("x", two)}
     assert len(names) == 3 and all(len(name) == 12 for name in names)
     assert config.pool_hash("x", one) in names
+    seconds = [config.WorkerConfig(nats_url="a", vllm_url="b", idle_seconds=value) for value in (7, 7.0)]
+    assert len({config.pool_hash("x", each) for each in seconds}) == 1
 
 
 def test_the_hash_of_the_code_changes_with_any_source_file(tmp_path: Path) -> None:

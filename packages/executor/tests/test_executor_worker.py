@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,12 +17,14 @@ from scripted_model import TAIL, ScriptedModel, piece
 
 from fleet_executor.config import WorkerConfig
 from fleet_executor.ending import finish
-from fleet_executor.jobs import OpenJob, completed, failed
+from fleet_executor.jobs import ActorView, OpenJob, completed, failed
 from fleet_executor.reconcile import reconcile
 from fleet_executor.registry import Registry
+from fleet_executor.tokens import TokenStream
 from fleet_executor.worker import VLLMAgentJob
 from fleet_wire import events, ids
 from fleet_wire.bus import Bus
+from fleet_wire.errors import Unavailable
 
 
 def now() -> dt.datetime:
@@ -176,6 +179,53 @@ async def test_a_draining_actor_takes_nothing_and_finishes_what_it_has(
     assert len(await results(bus, job)) == 1
     await actor.survey(False)
     assert await actor.accept(msgspec.json.encode([other])) == ""
+    await idle(actor)
+
+
+async def test_an_actor_that_cannot_start_refuses_and_tries_again_at_the_next_job(
+    nats_url: str, model: ScriptedModel, registry: Registry, tmp_path: Path
+) -> None:
+    creds = tmp_path / "nats.creds"
+    config = WorkerConfig(nats_url=nats_url, vllm_url=model.url, nats_creds=str(creds))
+    made = VLLMAgentJob("pool-0", msgspec.json.encode(config))
+    try:
+        job = fresh_job()
+        assert f"pool-0 cannot work: NATS_CREDS names {creds}" in await give(made, registry, job)
+        assert await held(made) == []
+        made._config = msgspec.structs.replace(config, nats_creds=None)
+        assert await made.accept(msgspec.json.encode([job])) == ""
+        await idle(made)
+    finally:
+        await made.close()
+
+
+async def test_chunks_that_cannot_be_sent_are_lost_and_the_stream_goes_on() -> None:
+    sent: list[events.TokenChunk] = []
+
+    async def publish(chunk: Any) -> None:
+        if chunk.seq == 0 or chunk.done:
+            raise Unavailable("the buffer is full")
+        sent.append(chunk)
+
+    tokens = TokenStream(fresh_job(), publish)
+    for text in ("lost", "kept"):
+        tokens.add(text)
+        await asyncio.sleep(0.12)
+    await tokens.close()
+    assert [(chunk.seq, chunk.text) for chunk in sent] == [(1, "kept")]
+
+
+async def test_a_record_that_cannot_be_read_holds_up_no_other_job(registry: Registry, bus: Bus) -> None:
+    spoilt, late = (fresh_job(deadline=now() - dt.timedelta(seconds=10)) for _ in range(2))
+    await registry.accept([spoilt, late])
+    await bus.js.publish(f"$KV.jobs.ended.{spoilt.key}", b"garbage")
+    try:
+        await reconcile(registry, bus, VIEWS, Nobody(), now())
+        [result] = await results(bus, late)
+        assert result.error is not None and result.error.kind == "deadline"
+        assert await registry.is_open(spoilt.key) and not await registry.is_open(late.key)
+    finally:
+        await registry.close(spoilt.key)
 
 
 async def test_two_attempts_of_one_job_publish_one_result(actor: VLLMAgentJob, registry: Registry, bus: Bus) -> None:
@@ -193,7 +243,7 @@ async def test_an_end_that_was_not_published_is_published_by_the_next_round(regi
     await registry.accept([job])
     ended = completed(job, "kept", "m", events.Usage(), events.Timing(), now())
     await registry.end(ended)  # and here the actor dies
-    await reconcile(registry, bus, {}, Nobody(), now())
+    await reconcile(registry, bus, VIEWS, Nobody(), now())
     assert await results(bus, job) == [ended.result]
     assert not await registry.is_open(job.key)
 
@@ -201,7 +251,7 @@ async def test_an_end_that_was_not_published_is_published_by_the_next_round(regi
 async def test_a_lost_job_past_its_deadline_is_ended_by_the_executor(registry: Registry, bus: Bus) -> None:
     job = fresh_job(deadline=now() - dt.timedelta(seconds=10))
     await registry.accept([job])
-    await reconcile(registry, bus, {}, Nobody(), now())
+    await reconcile(registry, bus, VIEWS, Nobody(), now())
     [result] = await results(bus, job)
     assert result.error is not None and result.error.kind == "deadline"
     assert not await registry.is_open(job.key)
@@ -218,10 +268,13 @@ async def test_an_end_that_comes_late_is_not_published_again(registry: Registry,
     assert await results(bus, job) == []
 
 
+VIEWS = {"pool-0": ActorView(name="pool-0")}
+
+
 class Nobody:
     """Takes no job."""
 
-    def pick(self) -> str:
+    def pick(self, jobs: int) -> str:
         raise AssertionError("no job should be handed on")
 
     async def accept(self, actor: str, jobs: Any) -> str:

@@ -106,10 +106,12 @@ class RayCluster:
         self._asked: dict[str, Any] = {}
         self._silent_since: dict[str, float] = {}
         self._probed: set[str] = set()
+        self._checked: set[str] = set()
 
     def _drop(self, actor: str) -> None:
         for table in (self._handles, self._asked, self._silent_since):
             table.pop(actor, None)
+        self._checked.discard(actor)
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -126,6 +128,10 @@ class RayCluster:
         host, port = self._head
         # Never without an address, and never `auto` again: Ray would start a cluster, or wait for a dead one.
         ray.init(self.address if self._is_client else f"{host}:{port}", **options)
+        # Once a connection: Ray keeps, and sends, each of them anew.
+        self._probe_task = ray.remote(num_cpus=0)(probe)
+        self._free_task = ray.remote(num_cpus=0)(_free)
+        self._actor_class = ray.remote(VLLMAgentJob)
 
     def _find_head(self) -> tuple[str, int]:
         address = self.address[len("ray://") :] if self._is_client else self.address
@@ -144,13 +150,10 @@ class RayCluster:
     def _probe(self) -> None:
         nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         new = [node_id for node_id in nodes if node_id not in self._probed]
-        task = ray.remote(num_cpus=0)(probe)
-        refs = {
-            node_id: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
-                self._config.nats_creds
-            )
-            for node_id in new
-        }
+        refs = {}
+        for node_id in new:
+            there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+            refs[node_id] = self._probe_task.options(scheduling_strategy=there).remote(self._config.nats_creds)
         problems = []
         for node_id, ref in refs.items():
             try:
@@ -171,10 +174,13 @@ class RayCluster:
             raise Unavailable("; ".join(problems))
 
     def _make_pool(self) -> None:
-        actor = ray.remote(VLLMAgentJob)
+        named = set(self._named())
+        missing = [name for name in self.actors if name not in named or name not in self._checked]
+        if not missing:
+            return
         config = msgspec.json.encode(self._config)
-        for name in self.actors:
-            self._handles[name] = actor.options(
+        for name in missing:
+            self._handles[name] = self._actor_class.options(
                 name=name,
                 namespace=NAMESPACE,
                 lifetime="detached",
@@ -185,10 +191,11 @@ class RayCluster:
                 num_cpus=0,
                 scheduling_strategy="SPREAD",
             ).remote(name, config)
-        codes = ray.get([self._handles[name].code.remote() for name in self.actors], timeout=START_SECONDS)
+        codes = ray.get([self._handles[name].code.remote() for name in missing], timeout=START_SECONDS)
         if set(codes) != {self._code}:
             raise Unavailable(f"the pool {self.pool} runs other code than its name says")
-        log.info("pool of VLLMAgentJob", pool=self.pool, actors=len(codes))
+        self._checked.update(missing)
+        log.info("pool of VLLMAgentJob", pool=self.pool, actors=len(self.actors), made_or_found=len(missing))
 
     def _handle(self, actor: str) -> Any:
         if actor not in self._handles:
@@ -231,7 +238,7 @@ class RayCluster:
         return [name for name in ray.util.list_named_actors() if name.startswith(PREFIX + "-")]
 
     def _stats(self) -> ClusterStats:
-        free = ray.get(ray.remote(num_cpus=0)(_free).remote(), timeout=CALL_SECONDS * 3) if self._is_client else _free()
+        free = ray.get(self._free_task.remote(), timeout=CALL_SECONDS * 3) if self._is_client else _free()
         nodes = []
         for node in ray.nodes():
             total, left = node["Resources"], free.get(node["NodeID"], {})

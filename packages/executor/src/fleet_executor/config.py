@@ -20,10 +20,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     vllm_url: str
     vllm_model: str = ""
     concurrency: int = 64
-    connect_seconds: float = 5
-    first_token_seconds: float = 120
-    idle_seconds: float = 60
-    total_seconds: float = 600
+    connect_seconds: float = 5.0
+    first_token_seconds: float = 120.0
+    idle_seconds: float = 60.0
+    total_seconds: float = 600.0
     attempts: int = 4
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
@@ -47,6 +47,7 @@ def code_hash() -> str:
 
 def pool_hash(code: str, config: WorkerConfig) -> str:
     """Twelve hex digits that name a pool: other code or other settings make another one."""
+    config = msgspec.json.decode(msgspec.json.encode(config), type=WorkerConfig)  # so that 5 and 5.0 are the same
     return hashlib.sha256(code.encode() + msgspec.json.encode(config)).hexdigest()[:12]
 
 

@@ -23,7 +23,7 @@ import structlog
 
 from fleet_executor.config import WorkerConfig, actor_names, code_hash, pool_hash, pool_name
 from fleet_executor.jobs import ActorView, OpenJob
-from fleet_executor.ports import Cluster, ClusterStats
+from fleet_executor.ports import Cluster, ClusterLost, ClusterStats
 from fleet_wire import logs
 from fleet_wire.errors import Unavailable
 
@@ -113,7 +113,12 @@ class Driver:
             await asyncio.gather(reading, return_exceptions=True)
 
     async def check(self) -> None:
-        await self._ask("check", seconds=CHECK_SECONDS)
+        try:
+            await self._ask("check", seconds=CHECK_SECONDS)
+        except Unavailable as error:
+            if self._writer is None:
+                raise ClusterLost(str(error)) from error
+            raise
 
     async def probe(self) -> None:
         await self._ask("probe")

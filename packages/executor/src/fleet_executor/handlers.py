@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -54,20 +55,17 @@ def parse(request: pb.ExecuteDeliberationRequest, now: dt.datetime) -> list[Open
     return list(jobs.values())
 
 
-async def execute(
-    request: pb.ExecuteDeliberationRequest, registry: Registry, placement: Placement, now: dt.datetime
-) -> list[str]:
-    """Records the jobs, gives the new ones to one actor, and answers with the ids of all. Raises Invalid, AlreadyExists
+async def execute(jobs: Sequence[OpenJob], registry: Registry, placement: Placement) -> list[str]:
+    """Records the jobs of a request, gives the new ones to one actor, and answers with the ids of all. Raises AlreadyExists
     and Unavailable. Once recorded, a job is accepted: what keeps it from its actor now is mended later."""
-    jobs = parse(request, now)
-    actor = placement.pick()
+    actor = placement.pick(len(jobs))
     new = await registry.accept([msgspec.structs.replace(job, actor=actor) for job in jobs])
     if new:
         await give(placement, actor, new)
     log.info(
         "Ray Executor accepted a deliberation's jobs",
-        deliberation=request.deliberation_id,
-        task_id=request.task_id,
+        deliberation=jobs[0].deliberation_id,
+        task_id=jobs[0].task_id,
         jobs=len(jobs),
         new=len(new),
         actor=actor,

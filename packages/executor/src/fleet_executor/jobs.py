@@ -74,7 +74,7 @@ class EndedJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """Which pool takes new jobs: that of the release that came last."""
+    """Which pool takes new jobs: that of the executor that was started last, at `claimed_at`."""
 
     pool: str
     claimed_at: Moment
@@ -142,14 +142,17 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: str = ""
     model: str = ""
     silent_seconds: float = 0
+    lost_before: Optional[Moment] = None
+    """What it was given before this moment, and does not hold, it has lost: it was started anew, or refused it."""
 
     @property
     def answers(self) -> bool:
         return self.silent_seconds == 0
 
 
-GRACE = dt.timedelta(seconds=5)
-"""A job handed over less than this ago may not be in its actor's list yet."""
+GRACE = dt.timedelta(seconds=30)
+"""A job handed over less than this ago may not be in its actor's list yet: on a busy machine that takes a while. What is
+known to be lost does not wait for it."""
 SILENCE = dt.timedelta(seconds=15)
 """An actor that has not answered for this long is taken for lost, and its jobs are handed on. Should it still live, the
 first end of a job stands."""
@@ -165,15 +168,23 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def due(jobs: Sequence[OpenJob], actors: Mapping[str, ActorView], now: dt.datetime) -> Due:
-    """Which open jobs are lost, and which are past their deadline."""
+    """Which open jobs are lost, and which are past their deadline. `now` is a moment before the actors were asked."""
     held: Set[str] = frozenset().union(*(actor.held for actor in actors.values() if actor.answers))
     expire, hand_on = [], []
     for job in jobs:
-        owner = actors.get(job.actor)
         if job.deadline + DEADLINE_GRACE <= now:
             expire.append(job.key)
-        elif job.key in held or now - job.handed_at < GRACE:
-            continue
-        elif owner is None or owner.answers or owner.silent_seconds >= SILENCE.total_seconds():
+        elif job.key not in held and _is_lost(job, actors.get(job.actor), now):
             hand_on.append(job.key)
     return Due(hand_on=hand_on, expire=expire)
+
+
+def _is_lost(job: OpenJob, owner: Optional[ActorView], now: dt.datetime) -> bool:
+    """Whether an actor that is not known to hold the job will not come to hold it."""
+    if owner is None:
+        return job.handed_at < now
+    if owner.answers and owner.lost_before is not None and job.handed_at < owner.lost_before:
+        return True
+    if now - job.handed_at < GRACE:
+        return False
+    return owner.answers or owner.silent_seconds >= SILENCE.total_seconds()

@@ -4,16 +4,17 @@ import asyncio
 import collections
 import datetime as dt
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
+import msgspec
 import structlog
 
-from fleet_executor.jobs import ActorView, OpenJob
-from fleet_executor.ports import Cluster
+from fleet_executor.jobs import ActorView, OpenJob, PoolClaim
+from fleet_executor.ports import Cluster, ClusterLost
 from fleet_executor.reconcile import reconcile
 from fleet_executor.registry import Registry
 from fleet_wire.bus import Bus
-from fleet_wire.errors import Unavailable
+from fleet_wire.errors import Invalid, Unavailable
 from fleet_wire.rpc import Readiness
 
 log = structlog.get_logger(__name__)
@@ -21,14 +22,18 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 15.0
-CHECKS_BEFORE_LOST = 2
-"""Checks in a row without an answer before the cluster is let go. Ray itself would end the process after a minute."""
+LOST_SECONDS = 30.0
+"""How long checks may go without an answer before the cluster is let go: a busy machine answers late. Ray itself would end
+its process after a minute."""
+LEFT_OUT = dt.timedelta(seconds=30)
+"""How long an actor that did not take jobs gets none."""
 
 NO_ACTOR = "no VLLMAgentJob of the pool can take jobs now"
 
 
 class Keeper:
-    """One loop, and the Placement of jobs. Reports the parts `ray` (the connection and its probe), `pool` and `registry`."""
+    """The Placement of jobs, and what keeps it true. Reports the parts `ray` (the connection), `probe` (every node runs our
+    code), `pool` and `registry`. While the probe is missing no new work is taken, and what was taken is seen to its end."""
 
     def __init__(
         self, cluster: Cluster, registry: Registry, bus: Bus, readiness: Readiness, now: Callable[[], dt.datetime]
@@ -40,18 +45,35 @@ class Keeper:
         self._now = now
         self._views: Mapping[str, ActorView] = {}
         self._given: collections.Counter[str] = collections.Counter()
+        self._left_out: dict[str, tuple[dt.datetime, str]] = {}
+        self._incarnations: dict[str, str] = {}
+        self._lost_before: dict[str, dt.datetime] = {}
+        self._started_at = now()
+        self._claimed = False
+        self._ours = False
+        self._unmade = "the pool is not made yet"
 
-    def pick(self) -> str:
-        """The actor with the least to do; raises Unavailable while none can take jobs."""
+    def pick(self, jobs: int) -> str:
+        """The actor with the least to do, which then counts as having so many jobs more; raises Unavailable while none can
+        take jobs."""
         able = self._able()
         if not able:
-            raise Unavailable(NO_ACTOR)
-        return min(able, key=lambda view: (len(view.held) + self._given[view.name], view.name)).name
+            raise Unavailable(self._no_actor())
+        actor = min(able, key=lambda view: (len(view.held) + self._given[view.name], view.name)).name
+        self._given[actor] += jobs
+        return actor
 
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
-        """See `Cluster.accept`."""
-        self._given[actor] += len(jobs)
-        return await self._cluster.accept(actor, jobs)
+        """See `Cluster.accept`. An actor that does not take them gets none for a while, so that others do."""
+        try:
+            refusal = await self._cluster.accept(actor, jobs)
+        except Unavailable as error:
+            self._left_out[actor] = (self._now() + LEFT_OUT, str(error))
+            raise
+        if refusal:
+            self._left_out[actor] = (self._now() + LEFT_OUT, refusal)
+            self._lost_before[actor] = self._now()
+        return refusal
 
     @property
     def model(self) -> str:
@@ -78,11 +100,11 @@ class Keeper:
         while True:
             try:
                 await self._cluster.connect()
-                await self._first(self._watch(), self._work())
+                await self._first(self._watch(), self._prepare(), self._work())
             except Unavailable as error:
                 if self._views:
                     pause = FIRST_PAUSE_SECONDS
-                self._views = {}
+                self._views, self._left_out = {}, {}
                 self._readiness.report("ray", str(error))
                 await self._let_go()
             await asyncio.sleep(pause)
@@ -102,54 +124,94 @@ class Keeper:
 
     async def _watch(self) -> None:
         """Raises when the cluster is gone, also while other calls still wait for it."""
-        misses = 0
+        clock = asyncio.get_running_loop().time
+        missed_since: Optional[float] = None
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            begun = clock()
             try:
                 await self._cluster.check()
-                misses = 0
+                missed_since = None
+            except ClusterLost:
+                raise
             except Unavailable:
-                misses += 1
-                if misses >= CHECKS_BEFORE_LOST:
+                missed_since = begun if missed_since is None else missed_since
+                if clock() - missed_since >= LOST_SECONDS:
                     raise
 
-    async def _work(self) -> None:
-        await self._cluster.probe()
-        await self._cluster.make_pool()
-        claimed = False
+    async def _prepare(self) -> None:
+        """Probes nodes that are new and makes what is missing of the pool. Apart from `_work`, since both can take minutes."""
         while True:
             try:
-                if not claimed:
-                    await self._registry.claim_pool(self._cluster.pool, self._now())
-                    claimed = True
+                await self._cluster.probe()
+                self._readiness.report("probe", None)
+            except Unavailable as error:
+                self._readiness.report("probe", str(error))
+            else:
+                await self._make_pool()
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _make_pool(self) -> None:
+        if self._claimed and not self._ours:
+            return
+        if self._unmade or any(name not in self._views for name in self._cluster.actors):
+            try:
+                await self._cluster.make_pool()
+                self._unmade = ""
+            except Unavailable as error:
+                self._unmade = str(error)
+
+    async def _work(self) -> None:
+        while True:
+            try:
                 await self._step()
                 self._readiness.report("registry", None)
             except _ClusterError as error:
                 self._readiness.report("pool", str(error))
-            except Unavailable as error:
+            except (Unavailable, Invalid) as error:
                 self._readiness.report("registry", str(error))
             await asyncio.sleep(TICK_SECONDS)
 
     async def _step(self) -> None:
-        current = await self._registry.current_pool()
-        ours = current is not None and current.pool == self._cluster.pool
-        views = await self._survey(drain=ours)
-        self._views, self._given = views, collections.Counter()
-        if current is not None and not ours:
-            self._readiness.report("pool", f"another release took over, with the pool {current.pool}")
-        else:
-            self._readiness.report("pool", None if self._able() else NO_ACTOR)
+        current = await self._claim()
+        self._ours = current is not None and current.pool == self._cluster.pool
+        now, counted = self._now(), self._given.copy()  # before the survey: what is given during it may not be in it
+        views = self._marked(await self._survey(drain=self._ours), now)
+        self._views = views
+        self._given.subtract(counted)
+        self._readiness.report("pool", self._missing_of_pool(current))
         self._readiness.report("ray", None)
-        if ours:
-            await reconcile(self._registry, self._bus, views, self, self._now())
+        if self._ours:
+            await reconcile(self._registry, self._bus, views, self, now)
+
+    async def _claim(self) -> Optional[PoolClaim]:
+        """Whose the new jobs are. Claimed once, when the pool is there: whoever claims them after that is a later release."""
+        current = await self._registry.current_pool()
+        if self._unmade or (self._claimed and current is not None):
+            return current
+        await self._registry.claim_pool(self._cluster.pool, self._started_at)
+        self._claimed = True
+        return await self._registry.current_pool()
+
+    def _missing_of_pool(self, current: Optional[PoolClaim]) -> Optional[str]:
+        if self._claimed and current is not None and not self._ours:
+            return f"another release took over, with the pool {current.pool}"
+        return self._unmade or (None if self._able() else self._no_actor())
+
+    def _marked(self, views: Mapping[str, ActorView], now: dt.datetime) -> Mapping[str, ActorView]:
+        """The views, with what is known here of lost jobs: an actor that names another incarnation was started anew."""
+        for view in views.values():
+            if view.answers and self._incarnations.setdefault(view.name, view.incarnation) != view.incarnation:
+                self._incarnations[view.name] = view.incarnation
+                self._lost_before[view.name] = now
+                self._left_out.pop(view.name, None)
+        replace = msgspec.structs.replace
+        return {name: replace(view, lost_before=self._lost_before.get(name)) for name, view in views.items()}
 
     async def _survey(self, drain: bool) -> Mapping[str, ActorView]:
-        """Also makes what is missing of the pool, ends what is empty of older ones, and probes nodes that are new."""
+        """Also ends what is empty of older pools."""
         try:
-            await self._cluster.probe()
             views = dict(await self._cluster.survey(True if drain else None))
-            if drain and any(name not in views for name in self._cluster.actors):
-                await self._cluster.make_pool()
             for name, view in list(views.items()):
                 if drain and name not in self._cluster.actors and view.answers and view.draining and not view.held:
                     await self._cluster.kill(name)
@@ -160,8 +222,12 @@ class Keeper:
         return views
 
     def _able(self) -> list[ActorView]:
-        views = (self._views.get(name) for name in self._cluster.actors)
+        self._left_out = {name: entry for name, entry in self._left_out.items() if entry[0] > self._now()}
+        views = (self._views.get(name) for name in self._cluster.actors if name not in self._left_out)
         return [view for view in views if view is not None and view.answers and not view.draining]
+
+    def _no_actor(self) -> str:
+        return "; ".join([NO_ACTOR, *(reason for _, reason in self._left_out.values())])
 
     async def _let_go(self) -> None:
         try:

@@ -2,9 +2,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Optional, TypeVar
 
 import structlog
 
@@ -21,8 +19,6 @@ from fleet_wire.settings import load_or_exit
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 STREAMS = ("AGENT_RESULTS", "VLLM_STREAMING", "KV_jobs")
 
 
@@ -30,7 +26,7 @@ async def serve(settings: ExecutorSettings) -> bool:
     """Runs until a signal. The server is up, and answers GetStatus, before anything else is there."""
     stop = asyncio.Event()
     service.stop_on_signals(stop)
-    readiness = rpc.Readiness("nats", "streams", "ray", "pool", "registry")
+    readiness = rpc.Readiness("nats", "streams", "ray", "probe", "pool", "registry")
     cluster = Driver(settings.ray_address, settings.worker_config(), settings.pool_size)
     parts = Parts(
         readiness=readiness,
@@ -54,12 +50,12 @@ async def serve(settings: ExecutorSettings) -> bool:
 
 async def _run(settings: ExecutorSettings, parts: Parts, stop: asyncio.Event) -> None:
     readiness = parts.readiness
-    bus = await _unless_stopped(connect(settings.nats_url, "ray-executor", settings.nats_creds), stop)
+    bus = await service.or_stop(connect(settings.nats_url, "ray-executor", settings.nats_creds), stop)
     if bus is None:
         return
     try:
         readiness.report("nats", None)
-        if await _unless_stopped(_streams(bus, readiness), stop) is None:
+        if await service.or_stop(_streams(bus, readiness), stop) is None:
             return
         parts.registry = Registry.on(bus)
         parts.keeper = Keeper(parts.cluster, parts.registry, bus, readiness, _now)
@@ -90,18 +86,6 @@ async def _watch(bus: Bus, readiness: rpc.Readiness) -> None:
         return
     reason = "; ".join(f"{problem.stream} {problem.problem}" for problem in problems)
     readiness.report("streams", f"{reason} (run `fleet streams apply`)" if reason else None)
-
-
-async def _unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> Optional[T]:
-    """What the work brings, or None when the stop came first."""
-    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if task.done():
-        return task.result()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    return None
 
 
 def _now() -> dt.datetime:

@@ -11,8 +11,13 @@ from typing import Optional, Protocol, TypeVar
 import msgspec
 
 from fleet_executor.jobs import ActorView, OpenJob
+from fleet_wire.errors import Unavailable
 
 T = TypeVar("T")
+
+
+class ClusterLost(Unavailable):
+    """The connection is over for certain: only a new one helps."""
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,13 +60,14 @@ class Cluster(Protocol):
         """Lets go of the cluster, also of one that is gone; the actors stay."""
 
     async def check(self) -> None:
-        """Whether the cluster still answers."""
+        """Whether the cluster still answers. Raises ClusterLost where it never will on this connection."""
 
     async def probe(self) -> None:
         """Proves on every node not seen before that our code runs there."""
 
     async def make_pool(self) -> None:
-        """Makes the actors of the pool that do not exist, and waits until all run our code."""
+        """Makes the actors of the pool that do not exist, and waits until they run our code. The first call of a
+        connection also looks at those that exist."""
 
     async def survey(self, drain: Optional[bool]) -> Mapping[str, ActorView]:
         """Asks every actor of every pool what it holds. With `drain` True those of other pools are told to take no more

@@ -3,7 +3,7 @@ without its publication is published."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Optional, Protocol
 
 import structlog
 
@@ -11,7 +11,8 @@ from fleet_executor.ending import finish
 from fleet_executor.jobs import ActorView, OpenJob, deadline_error, due, failed, handed_on
 from fleet_executor.registry import Registry
 from fleet_wire.bus import Bus
-from fleet_wire.errors import Conflict, Unavailable
+from fleet_wire.errors import Conflict, Invalid, Unavailable
+from fleet_wire.kv import Entry
 
 log = structlog.get_logger(__name__)
 
@@ -19,8 +20,8 @@ log = structlog.get_logger(__name__)
 class Placement(Protocol):
     """Where jobs go."""
 
-    def pick(self) -> str:
-        """The actor that takes the next jobs; raises Unavailable while there is none."""
+    def pick(self, jobs: int) -> str:
+        """The actor that takes the next so many jobs; raises Unavailable while there is none."""
 
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
         """Gives it the jobs; answers with why it does not take them, or with nothing. Raises Unavailable."""
@@ -29,32 +30,54 @@ class Placement(Protocol):
 async def reconcile(
     registry: Registry, bus: Bus, views: Mapping[str, ActorView], placement: Placement, now: dt.datetime
 ) -> None:
-    """One round. Raises Unavailable while the registry is away; the next round begins anew."""
+    """One round; `now` is a moment before the actors were asked. Raises Unavailable while the registry or the bus is away,
+    when what was handed on till then is given to its actors; the next round begins anew. A job whose record cannot be read
+    is logged and left as it is."""
     entries = {entry.value.key: entry for entry in await registry.open_jobs()}
     todo = due([entry.value for entry in entries.values()], views, now)
     given: dict[str, list[OpenJob]] = {}
+    away: Optional[Unavailable] = None
     for key in (*todo.expire, *todo.hand_on):
-        job = entries[key].value
-        ended = await registry.ended(key)
-        if ended is None and key in todo.expire:
-            ended = failed(job, deadline_error(job.deadline), now)
-        if ended is not None:
-            result = (await finish(registry, bus, ended)).result
-            log.warning("job ended for its actor", job_id=result.job_id, status=result.status, actor=job.actor)
-            continue
         try:
-            actor = placement.pick()
-            moved = handed_on(job, actor, now)
-            await registry.hand_on(entries[key], moved)
-        except Conflict:
-            continue  # another executor was first, or the job has just ended
+            moved = await _settle(registry, bus, entries[key], placement, now, expired=key in todo.expire)
+        except Invalid as error:
+            log.error("job left as it is", job=key, reason=str(error))
         except Unavailable as error:
-            log.warning("job waits for an actor", job_id=job.spec.job_id, reason=str(error))
-            continue
-        given.setdefault(actor, []).append(moved)
-        log.warning("job handed on", job_id=job.spec.job_id, attempt=moved.attempt, lost_by=job.actor, actor=actor)
+            away = error
+            break
+        else:
+            if moved is not None:
+                given.setdefault(moved.actor, []).append(moved)
     for actor, jobs in given.items():
         await give(placement, actor, jobs)
+    if away is not None:
+        raise away
+
+
+async def _settle(
+    registry: Registry, bus: Bus, entry: Entry[OpenJob], placement: Placement, now: dt.datetime, expired: bool
+) -> Optional[OpenJob]:
+    """Ends or hands on one job; answers with it where an actor has to get it. Raises Unavailable and Invalid."""
+    job = entry.value
+    ended = await registry.ended(job.key)
+    if ended is None and expired:
+        ended = failed(job, deadline_error(job.deadline), now)
+    if ended is not None:
+        result = (await finish(registry, bus, ended)).result
+        log.warning("job ended for its actor", job_id=result.job_id, status=result.status, actor=job.actor)
+        return None
+    try:
+        actor = placement.pick(1)
+    except Unavailable as error:
+        log.warning("job waits for an actor", job_id=job.spec.job_id, reason=str(error))
+        return None
+    moved = handed_on(job, actor, now)
+    try:
+        await registry.hand_on(entry, moved)
+    except Conflict:
+        return None  # another executor was first, or the job has just ended
+    log.warning("job handed on", job_id=job.spec.job_id, attempt=moved.attempt, lost_by=job.actor, actor=actor)
+    return moved
 
 
 async def give(placement: Placement, actor: str, jobs: Sequence[OpenJob]) -> None:

@@ -47,7 +47,7 @@ class Registry:
             new = [job for job, outcome in zip(jobs, taken) if outcome is True]
             await asyncio.gather(*(self._claims.delete(f"claim.{job.spec.job_id}") for job in new))
             raise errors[0]
-        recorded = await asyncio.gather(*(self._record(job, is_new is True) for job, is_new in zip(jobs, taken)))
+        recorded = await asyncio.gather(*(self._record(job) for job in jobs))
         return [job for job, is_new in zip(jobs, recorded) if is_new]
 
     async def hand_on(self, entry: Entry[OpenJob], job: OpenJob) -> None:
@@ -87,11 +87,12 @@ class Registry:
     async def ended_jobs(self, deliberation_id: str) -> list[EndedJob]:
         return [entry.value async for entry in self._ended.entries(f"ended.{deliberation_id}.")]
 
-    async def claim_pool(self, pool: str, now: dt.datetime) -> None:
-        """Makes this pool the one that takes new jobs."""
+    async def claim_pool(self, pool: str, started_at: dt.datetime) -> None:
+        """Makes this pool the one that takes new jobs, unless an executor that was started later has claimed that."""
 
         def step(current: Optional[PoolClaim]) -> Optional[PoolClaim]:
-            return None if current and current.pool == pool else PoolClaim(pool=pool, claimed_at=now)
+            later = current is not None and current.claimed_at > started_at
+            return None if later else PoolClaim(pool=pool, claimed_at=started_at)
 
         await change(self._pools, POOL_KEY, step)
 
@@ -117,14 +118,16 @@ class Registry:
                     raise AlreadyExists(f"job {job.spec.job_id} exists with another content") from None
                 return False
 
-    async def _record(self, job: OpenJob, is_new: bool) -> bool:
-        if not is_new and await self.ended(job.key) is not None:
+    async def _record(self, job: OpenJob) -> bool:
+        """Whether it was not known. A free id says little: its claim may have been taken back for another request of the
+        same content, whose jobs run or have ended."""
+        if await self.ended(job.key) is not None:
             return False
         try:
             await self._open.create(f"open.{job.key}", job)
         except Conflict:
             return False
-        if not is_new and await self.ended(job.key) is not None:
+        if await self.ended(job.key) is not None:
             await self.close(job.key)  # it ended, and was closed, between the two looks
             return False
         return True

@@ -45,12 +45,11 @@ class Servicer(pb_grpc.RayExecutorServiceServicer):
         self._parts = parts
 
     async def ExecuteDeliberation(self, request: Any, context: Any) -> pb.ExecuteDeliberationResponse:
-        now = _now()
-        handlers.parse(request, now)  # what is wrong with the request is said also while not ready
+        jobs = handlers.parse(request, _now())  # what is wrong with the request is said also while not ready
         self._parts.readiness.require()
         keeper = self._parts.keeper
         assert keeper is not None
-        accepted = await handlers.execute(request, self._parts.known(), keeper, now)
+        accepted = await handlers.execute(jobs, self._parts.known(), keeper)
         return pb.ExecuteDeliberationResponse(accepted_job_ids=accepted)
 
     async def GetDeliberationStatus(self, request: Any, context: Any) -> pb.GetDeliberationStatusResponse:

@@ -8,7 +8,7 @@ import structlog
 
 from fleet_executor.jobs import OpenJob
 from fleet_wire import events
-from fleet_wire.errors import Invalid
+from fleet_wire.errors import FleetError
 
 log = structlog.get_logger(__name__)
 
@@ -62,5 +62,5 @@ class TokenStream:
         self._seq += 1
         try:
             await self._publish(chunk)
-        except (nats.errors.Error, Invalid) as error:
+        except (FleetError, nats.errors.Error) as error:
             log.debug("token chunk lost", job_id=chunk.job_id, seq=chunk.seq, reason=str(error) or type(error).__name__)

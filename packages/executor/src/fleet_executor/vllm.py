@@ -2,7 +2,7 @@
 
 What goes wrong is a ModelError of one of these kinds:
     unreachable  no connection, or it broke off          retryable
-    timeout      no first token, or a pause, too long    retryable
+    timeout      no first event, or a pause, too long    retryable
     http         another status than 200                 retryable for 408, 425, 429 and 5xx
     empty        an answer without text                  not retryable: the same seed gives the same
     malformed    not what the API says                   not retryable
@@ -145,13 +145,15 @@ class ModelClient:
             await self._check(response)
             parser = SseParser()
             while not stream.done:
-                if stream.first_at is None:
+                if stream.events == 0:
                     limit, missing = self._config.first_token_seconds - (_now() - begun), "a first token"
                 else:
                     limit, missing = self._config.idle_seconds, "another token"
                 try:
                     chunk = await asyncio.wait_for(response.content.readany(), max(limit, 0.001))
                 except asyncio.TimeoutError as error:
+                    if stream.finished:  # the answer is whole; only the good-bye is missing
+                        return
                     raise self._late(f"{missing} in time") from error
                 except (aiohttp.ClientError, OSError) as error:
                     raise self._broken(stream, error) from error

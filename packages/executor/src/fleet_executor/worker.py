@@ -31,7 +31,7 @@ from fleet_executor.tokens import TokenStream
 from fleet_executor.vllm import Answer, ModelClient, ModelError
 from fleet_wire import events, logs, tracing
 from fleet_wire.bus import Bus, connect
-from fleet_wire.errors import Unavailable
+from fleet_wire.errors import FleetError, Unavailable
 
 CONNECT_WAIT = dt.timedelta(seconds=10)
 LONGEST_PAUSE_SECONDS = 5.0
@@ -66,7 +66,7 @@ class VLLMAgentJob:
             return f"{self._name} is draining"
         try:
             await self._started()
-        except Unavailable as error:
+        except FleetError as error:
             return f"{self._name} cannot work: {error}"
         for job in _JOBS.decode(jobs):
             if job.key not in self._tasks:
@@ -111,10 +111,10 @@ class VLLMAgentJob:
         starting = self._starting
         try:
             await asyncio.shield(starting)
-        except Unavailable:
-            if self._starting is starting:
+        finally:
+            failed = starting.done() and (starting.cancelled() or starting.exception() is not None)
+            if failed and self._starting is starting:
                 self._starting = None
-            raise
 
     async def _start(self) -> None:
         bus = await connect(self._config.nats_url, self._name, self._config.nats_creds, wait=CONNECT_WAIT)
