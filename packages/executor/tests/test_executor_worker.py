@@ -5,7 +5,7 @@ import datetime as dt
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,14 @@ def fresh_job(prompt: str = "one two three", **changes: Any) -> OpenJob:
 @pytest.fixture
 def registry(bus: Bus) -> Registry:
     return Registry.on(bus)
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ScriptedModel]:
+    """A model of these tests' own: actors on Ray that still finish jobs of other tests would take lines of its script."""
+    server = ScriptedModel()
+    yield server
+    server.close()
 
 
 @pytest.fixture
