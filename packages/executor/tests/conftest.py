@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import datetime as dt
 import os
 import sys
@@ -28,8 +29,8 @@ def _fresh_script(request: pytest.FixtureRequest) -> None:
         server.asked.clear()
 
 
-@pytest.fixture(scope="session")
-def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@contextlib.contextmanager
+def nats_with_streams(directory: Path) -> Iterator[str]:
     """A server with all streams."""
 
     async def streams(url: str) -> None:
@@ -37,8 +38,22 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         await apply.apply(made)
         await made.close()
 
-    with stack.nats_server(tmp_path_factory.mktemp("nats")) as url:
+    with stack.nats_server(directory) as url:
         asyncio.run(streams(url))
+        yield url
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Shared by all tests that let the executor's processes live on."""
+    with nats_with_streams(tmp_path_factory.mktemp("nats")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def quiet_nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """For tests that play an actor themselves: no executor looks after their jobs and hands them to others."""
+    with nats_with_streams(tmp_path_factory.mktemp("quiet-nats")) as url:
         yield url
 
 

@@ -47,6 +47,11 @@ def registry(bus: Bus) -> Registry:
 
 
 @pytest.fixture(scope="module")
+def nats_url(quiet_nats_url: str) -> str:
+    return quiet_nats_url
+
+
+@pytest.fixture(scope="module")
 def model() -> Iterator[ScriptedModel]:
     """A model of these tests' own: actors on Ray that still finish jobs of other tests would take lines of its script."""
     server = ScriptedModel()
