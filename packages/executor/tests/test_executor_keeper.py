@@ -185,13 +185,21 @@ async def test_a_release_that_was_replaced_does_not_take_over_again_when_it_reco
     assert current is not None and current.pool == "VLLMAgentJob-newer"
 
 
-@pytest.mark.parametrize("change", [{"silent_seconds": 1}, {"draining": True}])
+@pytest.mark.parametrize("change", [{"silent_seconds": 16}, {"draining": True}])
 async def test_without_an_actor_that_can_take_jobs_it_is_not_ready(held: Held, change: dict[str, object]) -> None:
     await held.until(lambda: held.readiness.ready)
     held.cluster.views = {name: ActorView(name=name, **change) for name in held.cluster.actors}  # type: ignore[arg-type]
     await held.until(lambda: "no VLLMAgentJob" in held.readiness.reason)
     with pytest.raises(Unavailable):
         held.keeper.pick(1)
+
+
+async def test_one_missed_answer_of_a_busy_machine_changes_nothing(held: Held) -> None:
+    await held.until(lambda: held.readiness.ready)
+    held.cluster.views = {name: ActorView(name=name, silent_seconds=3) for name in held.cluster.actors}
+    await asyncio.sleep(0.2)
+    assert held.readiness.ready
+    assert held.keeper.pick(1) in held.cluster.actors
 
 
 async def test_a_cluster_that_is_lost_is_the_reason_and_is_taken_up_again(held: Held) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Optional
 import msgspec
 import structlog
 
-from fleet_executor.jobs import ActorView, OpenJob, PoolClaim
+from fleet_executor.jobs import SILENCE, ActorView, OpenJob, PoolClaim
 from fleet_executor.ports import Cluster, ClusterLost
 from fleet_executor.reconcile import reconcile
 from fleet_executor.registry import Registry
@@ -224,7 +224,9 @@ class Keeper:
     def _able(self) -> list[ActorView]:
         self._left_out = {name: entry for name, entry in self._left_out.items() if entry[0] > self._now()}
         views = (self._views.get(name) for name in self._cluster.actors if name not in self._left_out)
-        return [view for view in views if view is not None and view.answers and not view.draining]
+        # One missed answer is a busy machine; an actor that really cannot take a job says so, and is left out for a while.
+        silent = SILENCE.total_seconds()
+        return [view for view in views if view is not None and view.silent_seconds < silent and not view.draining]
 
     def _no_actor(self) -> str:
         return "; ".join([NO_ACTOR, *(reason for _, reason in self._left_out.values())])
