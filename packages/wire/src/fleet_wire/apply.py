@@ -96,8 +96,8 @@ async def check(bus: Bus, names: Optional[Iterable[str]] = None) -> list[Differe
     version = bus.client.connected_server_version
     if (version.major, version.minor) < topology.NEEDED_SERVER:
         needed = ".".join(map(str, topology.NEEDED_SERVER))
-        found = f"{version.major}.{version.minor}.{version.patch}"
-        problems.append(Difference("server", f"is version {found}, and {needed} or newer is needed"))
+        running = f"{version.major}.{version.minor}.{version.patch}"
+        problems.append(Difference("server", f"is version {running}, and {needed} or newer is needed"))
     only = None if names is None else set(names)
     for wanted in configs():
         if only is not None and wanted.name not in only:
