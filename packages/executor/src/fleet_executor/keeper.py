@@ -225,8 +225,16 @@ class Keeper:
         self._left_out = {name: entry for name, entry in self._left_out.items() if entry[0] > self._now()}
         views = (self._views.get(name) for name in self._cluster.actors if name not in self._left_out)
         # One missed answer is a busy machine; an actor that really cannot take a job says so, and is left out for a while.
+        # One that has never answered is not known to take any.
         silent = SILENCE.total_seconds()
-        return [view for view in views if view is not None and view.silent_seconds < silent and not view.draining]
+        return [
+            view
+            for view in views
+            if view is not None
+            and view.name in self._incarnations
+            and view.silent_seconds < silent
+            and not view.draining
+        ]
 
     def _no_actor(self) -> str:
         return "; ".join([NO_ACTOR, *(reason for _, reason in self._left_out.values())])
