@@ -6,6 +6,7 @@ FleetError
 ├── AlreadyExists  the id is taken by another content: take another  gRPC ALREADY_EXISTS,      events: dead letter at once
 ├── Precondition   the thing is in another state: look at it first   gRPC FAILED_PRECONDITION, events: dead letter at once
 ├── Unavailable    a part is not there right now: try again          gRPC UNAVAILABLE,         events: again, not counted
+│   └── Exhausted  a part has all the work it takes: try again later gRPC RESOURCE_EXHAUSTED,  events: again, not counted
 └── Conflict       somebody else wrote first: read and try again     gRPC ABORTED,             events: again, not counted
 """
 
@@ -32,6 +33,10 @@ class Precondition(FleetError):
 
 class Unavailable(FleetError):
     """A part that is needed cannot be reached now; the same call may succeed later."""
+
+
+class Exhausted(Unavailable):
+    """A part is there and takes no more work now; the same call may succeed when some of it is done."""
 
 
 class Conflict(FleetError):

@@ -79,7 +79,18 @@ class StoryText(Part, frozen=True, kw_only=True):
     phase: StoryPhase = "build"
 
 
+class Budget(Part, frozen=True, kw_only=True):
+    """What may be spent at most: tokens (prompt and completion), calls to the model, seconds. 0 sets no limit."""
+
+    tokens: Annotated[int, Meta(ge=0)] = 0
+    calls: Annotated[int, Meta(ge=0)] = 0
+    seconds: Seconds = 0
+
+
 class PlanTask(Part, frozen=True, kw_only=True):
+    """`numbers` are the protocol's (`testers`, `finalists`, …), by name; `entry_point` names the function that a code task
+    asks for."""
+
     task_id: Id
     title: str
     description: str
@@ -88,6 +99,9 @@ class PlanTask(Part, frozen=True, kw_only=True):
     acceptance: list[str] = []
     depends_on: list[Id] = []
     protocol: Optional[str] = None
+    numbers: dict[str, float] = {}
+    budget: Budget = Budget()
+    entry_point: str = ""
 
 
 class PlanApproved(Event, frozen=True, kw_only=True):
@@ -102,12 +116,15 @@ class PlanApproved(Event, frozen=True, kw_only=True):
     approved_at: Time
     roles: list[Role] = []
     tasks: list[PlanTask] = []
+    budget: Budget = Budget()
 
     def key(self) -> str:
         return self.plan_id
 
 
 class DeliberationStarted(Event, frozen=True, kw_only=True):
+    """Published once the protocol is chosen; `chosen_because` says why, where `auto` was asked for."""
+
     TYPE: ClassVar[str] = "orchestration.deliberation.started"
     deliberation_id: Id
     task_id: Id
@@ -115,6 +132,8 @@ class DeliberationStarted(Event, frozen=True, kw_only=True):
     story_id: OptionalId
     role: Role
     protocol: str
+    numbers: dict[str, float] = {}
+    chosen_because: str = ""
     agents: list[Id]
     deadline: Time
 
@@ -146,14 +165,34 @@ class Timing(Part, frozen=True, kw_only=True):
 
 
 class JobError(Part, frozen=True, kw_only=True):
-    """`kind`: unreachable, timeout, http, empty, malformed, deadline, cancelled or internal."""
+    """`kind`: unreachable, timeout, http, empty, malformed, schema, sandbox, deadline, cancelled or internal."""
 
     kind: str
     message: str
     retryable: bool
 
 
+class Check(Part, frozen=True, kw_only=True):
+    """`score` is set where the check ran; `not_run` is never counted as passed."""
+
+    name: str
+    status: CheckStatus
+    score: Optional[Share] = None
+    detail: str = ""
+
+
+class TestRun(Part, frozen=True, kw_only=True):
+    """One program run against one test in the sandbox."""
+
+    test_id: str
+    status: CheckStatus
+    detail: str = ""
+
+
 class AgentResult(Event, frozen=True, kw_only=True):
+    """How one job ended. `checks` are what the worker checked of the answer, `runs` what a `dry_run` job found (it has no
+    content of its own), `calls` how often the model was asked."""
+
     TYPE: ClassVar[str] = "agent.results"
     job_id: Id
     deliberation_id: Id
@@ -167,6 +206,9 @@ class AgentResult(Event, frozen=True, kw_only=True):
     content: str = ""
     content_cut: bool = False
     model: str = ""
+    checks: list[Check] = []
+    runs: list[TestRun] = []
+    calls: Annotated[int, Meta(ge=0)] = 0
     usage: Usage = Usage()
     timing: Timing = Timing()
     error: Optional[JobError] = None
@@ -197,15 +239,6 @@ class TokenChunk(Event, frozen=True, kw_only=True):
         return f"{self.job_id}:{self.attempt}:{self.seq}"
 
 
-class Check(Part, frozen=True, kw_only=True):
-    """`score` is set where the check ran; `not_run` is never counted as passed."""
-
-    name: str
-    status: CheckStatus
-    score: Optional[Share] = None
-    detail: str = ""
-
-
 class DecisionText(Part, frozen=True, kw_only=True):
     title: str
     content: str
@@ -213,17 +246,30 @@ class DecisionText(Part, frozen=True, kw_only=True):
 
 
 class Ranked(Part, frozen=True, kw_only=True):
+    """One proposal in its place. `score` is what the protocol ranks by; `revised` says that the revision is what counts."""
+
     agent_id: Id
     rank: Annotated[int, Meta(ge=1)]
     score: float
     checks: list[Check]
     content: str
     content_cut: bool = False
+    revised: bool = False
 
 
 class Dissent(Part, frozen=True, kw_only=True):
+    """The best losing proposal, and the best that a judge said for it, where one did."""
+
     agent_id: Id
     content: str
+    argument: str = ""
+
+
+class SkippedPhase(Part, frozen=True, kw_only=True):
+    """A phase of the protocol that was not run, and why."""
+
+    phase: str
+    reason: str
 
 
 class MissingAgent(Part, frozen=True, kw_only=True):
@@ -234,6 +280,9 @@ class MissingAgent(Part, frozen=True, kw_only=True):
 
 
 class DeliberationCompleted(Event, frozen=True, kw_only=True):
+    """`protocol` with its `numbers` is what decided; `chosen_because` says why, where it was `auto`. `flips` counts pairs that
+    were judged differently in the two orders, of `verdicts` judgements."""
+
     TYPE: ClassVar[str] = "orchestration.deliberation.completed"
     deliberation_id: Id
     task_id: Id
@@ -246,9 +295,15 @@ class DeliberationCompleted(Event, frozen=True, kw_only=True):
     decision: DecisionText
     ranking: list[Ranked]
     margin: float
+    numbers: dict[str, float] = {}
+    chosen_because: str = ""
+    flips: Annotated[int, Meta(ge=0)] = 0
+    verdicts: Annotated[int, Meta(ge=0)] = 0
     dissent: list[Dissent] = []
     missing: list[MissingAgent] = []
+    skipped: list[SkippedPhase] = []
     based_on: list[Id] = []
+    calls: Annotated[int, Meta(ge=0)] = 0
     usage: Usage = Usage()
     duration_seconds: Seconds
     decided_at: Time
@@ -261,9 +316,11 @@ class DeliberationCompleted(Event, frozen=True, kw_only=True):
 
 
 class SeatReport(Part, frozen=True, kw_only=True):
-    """What one agent of a failed deliberation did: waiting, running, completed or failed, with its error."""
+    """What one job of a failed deliberation did: waiting, running, completed or failed, with its error."""
 
     agent_id: Id
+    phase: str = "propose"
+    item: str = ""
     state: str
     error: Optional[JobError] = None
 
@@ -278,6 +335,9 @@ class DeliberationFailed(Event, frozen=True, kw_only=True):
     reason: FailureReason
     detail: str = ""
     agents: list[SeatReport] = []
+    protocol: str = ""
+    calls: Annotated[int, Meta(ge=0)] = 0
+    usage: Usage = Usage()
     duration_seconds: Seconds
     failed_at: Time
 
@@ -308,15 +368,18 @@ class FailedTask(Part, frozen=True, kw_only=True):
 
 
 class PlanCompleted(Event, frozen=True, kw_only=True):
+    """`round` counts how often the plan was closed, from 1: a retry of a task opens it again."""
+
     TYPE: ClassVar[str] = "orchestration.plan.completed"
     plan_id: Id
     story_id: Id
     decided: list[Id]
     failed: list[FailedTask] = []
     skipped: list[FailedTask] = []
+    round: Annotated[int, Meta(ge=1)] = 1
 
     def key(self) -> str:
-        return self.plan_id
+        return f"{self.plan_id}:{self.round}"
 
 
 class ContextUpdated(Event, frozen=True, kw_only=True):

@@ -23,12 +23,12 @@ STATUS_OF: Mapping[type[errors.FleetError], grpc.StatusCode] = {
     errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.Precondition: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Conflict: grpc.StatusCode.ABORTED,
 }
 ERROR_OF: Mapping[grpc.StatusCode, type[errors.FleetError]] = {
     **{status: error for error, status in STATUS_OF.items()},
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.Unavailable,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Unavailable,
     grpc.StatusCode.CANCELLED: errors.Unavailable,
 }
 CLIENT_OPTIONS = (

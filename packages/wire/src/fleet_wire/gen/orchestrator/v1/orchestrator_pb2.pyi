@@ -23,6 +23,26 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class DeliberateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class NumbersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
@@ -31,6 +51,10 @@ class DeliberateRequest(_message.Message):
     ACCEPTANCE_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    REPLAY_OF_FIELD_NUMBER: _builtins.int
+    ENTRY_POINT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Takes the plan's place in the deliberation's id. Empty: every call starts a deliberation."""
     role: _builtins.str
@@ -40,10 +64,22 @@ class DeliberateRequest(_message.Message):
     """Seconds until the deadline, 1 to 86400; 0 for the service's setting."""
     protocol: _builtins.str
     """Empty for the council's own protocol."""
+    replay_of: _builtins.str
+    """Takes over the answers of this deliberation, to the same questions, and asks the model only for what is missing. Role
+    and texts are that deliberation's and stay empty here.
+    """
+    entry_point: _builtins.str
+    """The function that a code task asks for; empty otherwise."""
     @_builtins.property
     def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def acceptance(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The protocol's numbers by name, such as `testers`; those not named have their defaults."""
+
+    @_builtins.property
+    def budget(self) -> Global___Budget: ...
     def __init__(
         self,
         *,
@@ -55,14 +91,278 @@ class DeliberateRequest(_message.Message):
         acceptance: _abc.Iterable[_builtins.str] | None = ...,
         timeout_seconds: _builtins.float = ...,
         protocol: _builtins.str = ...,
+        numbers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        budget: Global___Budget | None = ...,
+        replay_of: _builtins.str = ...,
+        entry_point: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "description", b"description", "protocol", b"protocol", "request_id", b"request_id", "requirements", b"requirements", "role", b"role", "timeout_seconds", b"timeout_seconds", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "budget", b"budget", "description", b"description", "entry_point", b"entry_point", "numbers", b"numbers", "protocol", b"protocol", "replay_of", b"replay_of", "request_id", b"request_id", "requirements", b"requirements", "role", b"role", "timeout_seconds", b"timeout_seconds", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeliberateRequest: _TypeAlias = DeliberateRequest  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """What may be spent at most; 0 sets no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    tokens: _builtins.int
+    """Prompt and completion."""
+    calls: _builtins.int
+    """Calls to the model."""
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        tokens: _builtins.int = ...,
+        calls: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "seconds", b"seconds", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class StreamDeliberationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIBERATION_ID_FIELD_NUMBER: _builtins.int
+    deliberation_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        deliberation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliberation_id", b"deliberation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamDeliberationRequest: _TypeAlias = StreamDeliberationRequest  # noqa: Y015
+
+@_typing.final
+class StreamDeliberationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    result: _builtins.bytes
+    """The event `agent.results.{task_id}` as JSON, for each job that ends, those before the call included."""
+    outcome: _builtins.bytes
+    """The event `orchestration.deliberation.completed` or `.failed` as JSON; the last message."""
+    @_builtins.property
+    def changed(self) -> Global___Deliberation:
+        """At the start and whenever state or phase changes; at the last it has ended."""
+
+    @_builtins.property
+    def text(self) -> Global___Text: ...
+    def __init__(
+        self,
+        *,
+        changed: Global___Deliberation | None = ...,
+        result: _builtins.bytes = ...,
+        text: Global___Text | None = ...,
+        outcome: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "happened", b"happened", "outcome", b"outcome", "result", b"result", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "happened", b"happened", "outcome", b"outcome", "result", b"result", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_happened: _TypeAlias = _typing.Literal["changed", "result", "text", "outcome"]  # noqa: Y015
+    _WhichOneofArgType_happened: _TypeAlias = _typing.Literal["happened", b"happened"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_happened) -> _WhichOneofReturnType_happened | None: ...
+
+Global___StreamDeliberationResponse: _TypeAlias = StreamDeliberationResponse  # noqa: Y015
+
+@_typing.final
+class Text(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    job_id: _builtins.str
+    attempt: _builtins.int
+    seq: _builtins.int
+    text: _builtins.str
+    done: _builtins.bool
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        seq: _builtins.int = ...,
+        text: _builtins.str = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "done", b"done", "job_id", b"job_id", "seq", b"seq", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Text: _TypeAlias = Text  # noqa: Y015
+
+@_typing.final
+class CancelDeliberationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIBERATION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    deliberation_id: _builtins.str
+    reason: _builtins.str
+    """Who asks, or why; stands in the outcome."""
+    def __init__(
+        self,
+        *,
+        deliberation_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliberation_id", b"deliberation_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDeliberationRequest: _TypeAlias = CancelDeliberationRequest  # noqa: Y015
+
+@_typing.final
+class CancelDeliberationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDeliberationResponse: _TypeAlias = CancelDeliberationResponse  # noqa: Y015
+
+@_typing.final
+class CancelPlanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_id", b"plan_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelPlanRequest: _TypeAlias = CancelPlanRequest  # noqa: Y015
+
+@_typing.final
+class CancelPlanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_TASK_IDS_FIELD_NUMBER: _builtins.int
+    SKIPPED_TASK_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cancelled_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tasks whose deliberations are being cancelled, and tasks that were skipped."""
+
+    @_builtins.property
+    def skipped_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        cancelled_task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        skipped_task_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_task_ids", b"cancelled_task_ids", "skipped_task_ids", b"skipped_task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelPlanResponse: _TypeAlias = CancelPlanResponse  # noqa: Y015
+
+@_typing.final
+class RetryTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_id", b"plan_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryTaskRequest: _TypeAlias = RetryTaskRequest  # noqa: Y015
+
+@_typing.final
+class RetryTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIBERATION_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    WAITING_TASK_IDS_FIELD_NUMBER: _builtins.int
+    deliberation_id: _builtins.str
+    """Of the new try."""
+    number: _builtins.int
+    """The try's number, from 2."""
+    @_builtins.property
+    def waiting_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tasks that were skipped because of it and wait again."""
+
+    def __init__(
+        self,
+        *,
+        deliberation_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        waiting_task_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliberation_id", b"deliberation_id", "number", b"number", "waiting_task_ids", b"waiting_task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryTaskResponse: _TypeAlias = RetryTaskResponse  # noqa: Y015
 
 @_typing.final
 class DeliberateResponse(_message.Message):
@@ -133,6 +433,26 @@ Global___GetDeliberationResultResponse: _TypeAlias = GetDeliberationResultRespon
 class Deliberation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class NumbersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DELIBERATION_ID_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     STORY_ID_FIELD_NUMBER: _builtins.int
@@ -140,7 +460,7 @@ class Deliberation(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    SEATS_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
@@ -148,6 +468,12 @@ class Deliberation(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     QUORUM_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    CHOSEN_BECAUSE_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    TOKENS_SPENT_FIELD_NUMBER: _builtins.int
+    CALLS_SPENT_FIELD_NUMBER: _builtins.int
     deliberation_id: _builtins.str
     plan_id: _builtins.str
     story_id: _builtins.str
@@ -161,14 +487,25 @@ class Deliberation(_message.Message):
     """Why it failed: quorum_missed, deadline, cancelled, no_council, budget or error."""
     title: _builtins.str
     quorum: _builtins.int
+    phase: _builtins.str
+    """propose, tests, dry_run, critique, revise, rerun or judge; empty while preparing."""
+    chosen_because: _builtins.str
+    """Why `auto` chose the protocol."""
+    tokens_spent: _builtins.int
+    """Tokens and calls spent so far, by the jobs that have ended."""
+    calls_spent: _builtins.int
     @_builtins.property
-    def seats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Seat]: ...
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]: ...
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    @_builtins.property
+    def budget(self) -> Global___Budget: ...
     def __init__(
         self,
         *,
@@ -179,7 +516,7 @@ class Deliberation(_message.Message):
         role: _builtins.str = ...,
         protocol: _builtins.str = ...,
         state: _builtins.str = ...,
-        seats: _abc.Iterable[Global___Seat] | None = ...,
+        jobs: _abc.Iterable[Global___Job] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
@@ -187,29 +524,41 @@ class Deliberation(_message.Message):
         reason: _builtins.str = ...,
         title: _builtins.str = ...,
         quorum: _builtins.int = ...,
+        phase: _builtins.str = ...,
+        numbers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        chosen_because: _builtins.str = ...,
+        budget: Global___Budget | None = ...,
+        tokens_spent: _builtins.int = ...,
+        calls_spent: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "ended_at", b"ended_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "created_at", b"created_at", "deadline", b"deadline", "ended_at", b"ended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "decision_id", b"decision_id", "deliberation_id", b"deliberation_id", "ended_at", b"ended_at", "plan_id", b"plan_id", "protocol", b"protocol", "quorum", b"quorum", "reason", b"reason", "role", b"role", "seats", b"seats", "state", b"state", "story_id", b"story_id", "task_id", b"task_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "calls_spent", b"calls_spent", "chosen_because", b"chosen_because", "created_at", b"created_at", "deadline", b"deadline", "decision_id", b"decision_id", "deliberation_id", b"deliberation_id", "ended_at", b"ended_at", "jobs", b"jobs", "numbers", b"numbers", "phase", b"phase", "plan_id", b"plan_id", "protocol", b"protocol", "quorum", b"quorum", "reason", b"reason", "role", b"role", "state", b"state", "story_id", b"story_id", "task_id", b"task_id", "title", b"title", "tokens_spent", b"tokens_spent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deliberation: _TypeAlias = Deliberation  # noqa: Y015
 
 @_typing.final
-class Seat(_message.Message):
+class Job(_message.Message):
+    """One agent's work in one phase."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     job_id: _builtins.str
     state: _builtins.str
     """waiting, running, completed or failed."""
     error: _builtins.str
-    """The error kind and message of a failed seat."""
+    """The error kind and message of a failed job."""
+    phase: _builtins.str
+    item: _builtins.str
     def __init__(
         self,
         *,
@@ -217,14 +566,16 @@ class Seat(_message.Message):
         job_id: _builtins.str = ...,
         state: _builtins.str = ...,
         error: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        item: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "error", b"error", "job_id", b"job_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "error", b"error", "item", b"item", "job_id", b"job_id", "phase", b"phase", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Seat: _TypeAlias = Seat  # noqa: Y015
+Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class ListDeliberationsRequest(_message.Message):

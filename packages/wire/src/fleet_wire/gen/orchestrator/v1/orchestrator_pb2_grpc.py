@@ -41,6 +41,16 @@ class OrchestratorServiceStub(object):
                 request_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeliberateRequest.SerializeToString,
                 response_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeliberateResponse.FromString,
                 _registered_method=True)
+        self.StreamDeliberation = channel.unary_stream(
+                '/orchestrator.v1.OrchestratorService/StreamDeliberation',
+                request_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.StreamDeliberationRequest.SerializeToString,
+                response_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.StreamDeliberationResponse.FromString,
+                _registered_method=True)
+        self.CancelDeliberation = channel.unary_unary(
+                '/orchestrator.v1.OrchestratorService/CancelDeliberation',
+                request_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelDeliberationRequest.SerializeToString,
+                response_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelDeliberationResponse.FromString,
+                _registered_method=True)
         self.GetDeliberationResult = channel.unary_unary(
                 '/orchestrator.v1.OrchestratorService/GetDeliberationResult',
                 request_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetDeliberationResultRequest.SerializeToString,
@@ -55,6 +65,16 @@ class OrchestratorServiceStub(object):
                 '/orchestrator.v1.OrchestratorService/GetPlanProgress',
                 request_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetPlanProgressRequest.SerializeToString,
                 response_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetPlanProgressResponse.FromString,
+                _registered_method=True)
+        self.CancelPlan = channel.unary_unary(
+                '/orchestrator.v1.OrchestratorService/CancelPlan',
+                request_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPlanRequest.SerializeToString,
+                response_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPlanResponse.FromString,
+                _registered_method=True)
+        self.RetryTask = channel.unary_unary(
+                '/orchestrator.v1.OrchestratorService/RetryTask',
+                request_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.RetryTaskRequest.SerializeToString,
+                response_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.RetryTaskResponse.FromString,
                 _registered_method=True)
         self.CreateCouncil = channel.unary_unary(
                 '/orchestrator.v1.OrchestratorService/CreateCouncil',
@@ -101,8 +121,23 @@ class OrchestratorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamDeliberation(self, request, context):
+        """What happens in a deliberation, from the state it is in until it has ended: its phases, the end of each job with its
+        checks, and the text as the model writes it. Text is live only: what was written before the call is not repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelDeliberation(self, request, context):
+        """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDeliberationResult(self, request, context):
-        """State, seats and, once it has ended, the outcome. NOT_FOUND for an unknown deliberation.
+        """State, jobs and, once it has ended, the outcome. NOT_FOUND for an unknown deliberation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +152,21 @@ class OrchestratorServiceServicer(object):
 
     def GetPlanProgress(self, request, context):
         """Each task of an approved plan with its state. NOT_FOUND for a plan that was never approved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelPlan(self, request, context):
+        """Cancels what runs of the plan and skips what waits; what is decided stays. FAILED_PRECONDITION where it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTask(self, request, context):
+        """Runs a failed or cancelled task again, as its next try, and what was skipped because of it. FAILED_PRECONDITION for a
+        task in another state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,6 +222,16 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     request_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeliberateRequest.FromString,
                     response_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeliberateResponse.SerializeToString,
             ),
+            'StreamDeliberation': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamDeliberation,
+                    request_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.StreamDeliberationRequest.FromString,
+                    response_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.StreamDeliberationResponse.SerializeToString,
+            ),
+            'CancelDeliberation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelDeliberation,
+                    request_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelDeliberationRequest.FromString,
+                    response_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelDeliberationResponse.SerializeToString,
+            ),
             'GetDeliberationResult': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDeliberationResult,
                     request_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetDeliberationResultRequest.FromString,
@@ -186,6 +246,16 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.GetPlanProgress,
                     request_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetPlanProgressRequest.FromString,
                     response_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetPlanProgressResponse.SerializeToString,
+            ),
+            'CancelPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelPlan,
+                    request_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPlanRequest.FromString,
+                    response_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPlanResponse.SerializeToString,
+            ),
+            'RetryTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTask,
+                    request_deserializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.RetryTaskRequest.FromString,
+                    response_serializer=fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.RetryTaskResponse.SerializeToString,
             ),
             'CreateCouncil': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateCouncil,
@@ -247,6 +317,60 @@ class OrchestratorService(object):
             '/orchestrator.v1.OrchestratorService/Deliberate',
             fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeliberateRequest.SerializeToString,
             fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeliberateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamDeliberation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orchestrator.v1.OrchestratorService/StreamDeliberation',
+            fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.StreamDeliberationRequest.SerializeToString,
+            fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.StreamDeliberationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelDeliberation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orchestrator.v1.OrchestratorService/CancelDeliberation',
+            fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelDeliberationRequest.SerializeToString,
+            fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelDeliberationResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -328,6 +452,60 @@ class OrchestratorService(object):
             '/orchestrator.v1.OrchestratorService/GetPlanProgress',
             fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetPlanProgressRequest.SerializeToString,
             fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetPlanProgressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orchestrator.v1.OrchestratorService/CancelPlan',
+            fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPlanRequest.SerializeToString,
+            fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orchestrator.v1.OrchestratorService/RetryTask',
+            fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.RetryTaskRequest.SerializeToString,
+            fleet__wire_dot_gen_dot_orchestrator_dot_v1_dot_orchestrator__pb2.RetryTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,12 +39,24 @@ class OrchestratorServiceStub:
     """Starts a deliberation that belongs to no plan. The same request_id gives the same deliberation; with another content
     it is ALREADY_EXISTS. Answers when it is saved; GetDeliberationResult tells how it ends.
     """
+    StreamDeliberation: _grpc.UnaryStreamMultiCallable[_orchestrator_pb2.StreamDeliberationRequest, _orchestrator_pb2.StreamDeliberationResponse]
+    """What happens in a deliberation, from the state it is in until it has ended: its phases, the end of each job with its
+    checks, and the text as the model writes it. Text is live only: what was written before the call is not repeated.
+    """
+    CancelDeliberation: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelDeliberationRequest, _orchestrator_pb2.CancelDeliberationResponse]
+    """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended."""
     GetDeliberationResult: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.GetDeliberationResultRequest, _orchestrator_pb2.GetDeliberationResultResponse]
-    """State, seats and, once it has ended, the outcome. NOT_FOUND for an unknown deliberation."""
+    """State, jobs and, once it has ended, the outcome. NOT_FOUND for an unknown deliberation."""
     ListDeliberations: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListDeliberationsRequest, _orchestrator_pb2.ListDeliberationsResponse]
     """Newest first."""
     GetPlanProgress: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.GetPlanProgressRequest, _orchestrator_pb2.GetPlanProgressResponse]
     """Each task of an approved plan with its state. NOT_FOUND for a plan that was never approved."""
+    CancelPlan: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelPlanRequest, _orchestrator_pb2.CancelPlanResponse]
+    """Cancels what runs of the plan and skips what waits; what is decided stays. FAILED_PRECONDITION where it has ended."""
+    RetryTask: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.RetryTaskRequest, _orchestrator_pb2.RetryTaskResponse]
+    """Runs a failed or cancelled task again, as its next try, and what was skipped because of it. FAILED_PRECONDITION for a
+    task in another state.
+    """
     CreateCouncil: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.CreateCouncilRequest, _orchestrator_pb2.CreateCouncilResponse]
     """ALREADY_EXISTS where the role has a council."""
     ListCouncils: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListCouncilsRequest, _orchestrator_pb2.ListCouncilsResponse]
@@ -69,12 +81,24 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """Starts a deliberation that belongs to no plan. The same request_id gives the same deliberation; with another content
     it is ALREADY_EXISTS. Answers when it is saved; GetDeliberationResult tells how it ends.
     """
+    StreamDeliberation: _aio.UnaryStreamMultiCallable[_orchestrator_pb2.StreamDeliberationRequest, _orchestrator_pb2.StreamDeliberationResponse]  # type: ignore[assignment]
+    """What happens in a deliberation, from the state it is in until it has ended: its phases, the end of each job with its
+    checks, and the text as the model writes it. Text is live only: what was written before the call is not repeated.
+    """
+    CancelDeliberation: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelDeliberationRequest, _orchestrator_pb2.CancelDeliberationResponse]  # type: ignore[assignment]
+    """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended."""
     GetDeliberationResult: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.GetDeliberationResultRequest, _orchestrator_pb2.GetDeliberationResultResponse]  # type: ignore[assignment]
-    """State, seats and, once it has ended, the outcome. NOT_FOUND for an unknown deliberation."""
+    """State, jobs and, once it has ended, the outcome. NOT_FOUND for an unknown deliberation."""
     ListDeliberations: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListDeliberationsRequest, _orchestrator_pb2.ListDeliberationsResponse]  # type: ignore[assignment]
     """Newest first."""
     GetPlanProgress: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.GetPlanProgressRequest, _orchestrator_pb2.GetPlanProgressResponse]  # type: ignore[assignment]
     """Each task of an approved plan with its state. NOT_FOUND for a plan that was never approved."""
+    CancelPlan: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelPlanRequest, _orchestrator_pb2.CancelPlanResponse]  # type: ignore[assignment]
+    """Cancels what runs of the plan and skips what waits; what is decided stays. FAILED_PRECONDITION where it has ended."""
+    RetryTask: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.RetryTaskRequest, _orchestrator_pb2.RetryTaskResponse]  # type: ignore[assignment]
+    """Runs a failed or cancelled task again, as its next try, and what was skipped because of it. FAILED_PRECONDITION for a
+    task in another state.
+    """
     CreateCouncil: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CreateCouncilRequest, _orchestrator_pb2.CreateCouncilResponse]  # type: ignore[assignment]
     """ALREADY_EXISTS where the role has a council."""
     ListCouncils: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListCouncilsRequest, _orchestrator_pb2.ListCouncilsResponse]  # type: ignore[assignment]
@@ -104,12 +128,30 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def StreamDeliberation(
+        self,
+        request: _orchestrator_pb2.StreamDeliberationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_orchestrator_pb2.StreamDeliberationResponse], _abc.AsyncIterator[_orchestrator_pb2.StreamDeliberationResponse]]:
+        """What happens in a deliberation, from the state it is in until it has ended: its phases, the end of each job with its
+        checks, and the text as the model writes it. Text is live only: what was written before the call is not repeated.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelDeliberation(
+        self,
+        request: _orchestrator_pb2.CancelDeliberationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.CancelDeliberationResponse, _abc.Awaitable[_orchestrator_pb2.CancelDeliberationResponse]]:
+        """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended."""
+
+    @_abc_1.abstractmethod
     def GetDeliberationResult(
         self,
         request: _orchestrator_pb2.GetDeliberationResultRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.GetDeliberationResultResponse, _abc.Awaitable[_orchestrator_pb2.GetDeliberationResultResponse]]:
-        """State, seats and, once it has ended, the outcome. NOT_FOUND for an unknown deliberation."""
+        """State, jobs and, once it has ended, the outcome. NOT_FOUND for an unknown deliberation."""
 
     @_abc_1.abstractmethod
     def ListDeliberations(
@@ -126,6 +168,24 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.GetPlanProgressResponse, _abc.Awaitable[_orchestrator_pb2.GetPlanProgressResponse]]:
         """Each task of an approved plan with its state. NOT_FOUND for a plan that was never approved."""
+
+    @_abc_1.abstractmethod
+    def CancelPlan(
+        self,
+        request: _orchestrator_pb2.CancelPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.CancelPlanResponse, _abc.Awaitable[_orchestrator_pb2.CancelPlanResponse]]:
+        """Cancels what runs of the plan and skips what waits; what is decided stays. FAILED_PRECONDITION where it has ended."""
+
+    @_abc_1.abstractmethod
+    def RetryTask(
+        self,
+        request: _orchestrator_pb2.RetryTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.RetryTaskResponse, _abc.Awaitable[_orchestrator_pb2.RetryTaskResponse]]:
+        """Runs a failed or cancelled task again, as its next try, and what was skipped because of it. FAILED_PRECONDITION for a
+        task in another state.
+        """
 
     @_abc_1.abstractmethod
     def CreateCouncil(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1fleet_wire/gen/ray_executor/v1/ray_executor.proto\x12\x0fray_executor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xb5\x01\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x0c\n\x04item\x18\x05 \x01(\t\x12*\n\x08messages\x18\x06 \x03(\x0b\x32\x18.ray_executor.v1.Message\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12\x13\n\x0btemperature\x18\x08 \x01(\x01\x12\x0c\n\x04seed\x18\t \x01(\x04\"\x98\x01\n\x1a\x45xecuteDeliberationRequest\x12\x17\n\x0f\x64\x65liberation_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\"\n\x04jobs\x18\x03 \x03(\x0b\x32\x14.ray_executor.v1.Job\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"7\n\x1b\x45xecuteDeliberationResponse\x12\x18\n\x10\x61\x63\x63\x65pted_job_ids\x18\x01 \x03(\t\"7\n\x1cGetDeliberationStatusRequest\x12\x17\n\x0f\x64\x65liberation_id\x18\x01 \x01(\t\"b\n\x1dGetDeliberationStatusResponse\x12\x17\n\x0f\x64\x65liberation_id\x18\x01 \x01(\t\x12(\n\x04jobs\x18\x02 \x03(\x0b\x32\x1a.ray_executor.v1.JobStatus\"\xa1\x02\n\tJobStatus\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65liberation_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x0c\n\x04role\x18\x05 \x01(\t\x12\r\n\x05phase\x18\x06 \x01(\t\x12\x0c\n\x04item\x18\x07 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12\x0e\n\x06status\x18\t \x01(\t\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06result\x18\x0c \x01(\x0c\x12\r\n\x05\x61\x63tor\x18\r \x01(\t\"\x16\n\x14GetActiveJobsRequest\"A\n\x15GetActiveJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.ray_executor.v1.JobStatus\"\x18\n\x16GetClusterStatsRequest\"%\n\x06\x41mount\x12\x0c\n\x04used\x18\x01 \x01(\x01\x12\r\n\x05total\x18\x02 \x01(\x01\"\xb4\x01\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12%\n\x04\x63pus\x18\x04 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12%\n\x04gpus\x18\x05 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12-\n\x0cmemory_bytes\x18\x06 \x01(\x0b\x32\x17.ray_executor.v1.Amount\"\x87\x02\n\x17GetClusterStatsResponse\x12$\n\x05nodes\x18\x01 \x03(\x0b\x32\x15.ray_executor.v1.Node\x12%\n\x04\x63pus\x18\x02 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12%\n\x04gpus\x18\x03 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12-\n\x0cmemory_bytes\x18\x04 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12\x13\n\x0bray_version\x18\x05 \x01(\t\x12\x16\n\x0epython_version\x18\x06 \x01(\t\x12\x0c\n\x04pool\x18\x07 \x01(\t\x12\x0e\n\x06\x61\x63tors\x18\x08 \x03(\t\"\x12\n\x10GetStatusRequest\"\xd2\x01\n\x11GetStatusResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x16\n\x0epython_version\x18\x04 \x01(\t\x12\x13\n\x0bray_version\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61\x63tive_jobs\x18\x07 \x01(\r\x12\x0c\n\x04pool\x18\x08 \x01(\t\x12\r\n\x05model\x18\t \x01(\t2\x98\x04\n\x12RayExecutorService\x12p\n\x13\x45xecuteDeliberation\x12+.ray_executor.v1.ExecuteDeliberationRequest\x1a,.ray_executor.v1.ExecuteDeliberationResponse\x12v\n\x15GetDeliberationStatus\x12-.ray_executor.v1.GetDeliberationStatusRequest\x1a..ray_executor.v1.GetDeliberationStatusResponse\x12^\n\rGetActiveJobs\x12%.ray_executor.v1.GetActiveJobsRequest\x1a&.ray_executor.v1.GetActiveJobsResponse\x12\x64\n\x0fGetClusterStats\x12\'.ray_executor.v1.GetClusterStatsRequest\x1a(.ray_executor.v1.GetClusterStatsResponse\x12R\n\tGetStatus\x12!.ray_executor.v1.GetStatusRequest\x1a\".ray_executor.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1fleet_wire/gen/ray_executor/v1/ray_executor.proto\x12\x0fray_executor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"=\n\x06\x43hecks\x12\r\n\x05names\x18\x01 \x03(\t\x12\x14\n\x0crequirements\x18\x02 \x03(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\"%\n\x04Test\x12\x0f\n\x07test_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\"P\n\x06\x44ryRun\x12\x0f\n\x07program\x18\x01 \x01(\t\x12$\n\x05tests\x18\x02 \x03(\x0b\x32\x15.ray_executor.v1.Test\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"\xa1\x02\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x0c\n\x04item\x18\x05 \x01(\t\x12*\n\x08messages\x18\x06 \x03(\x0b\x32\x18.ray_executor.v1.Message\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12\x13\n\x0btemperature\x18\x08 \x01(\x01\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x17\n\x0fresponse_schema\x18\n \x01(\t\x12\'\n\x06\x63hecks\x18\x0b \x01(\x0b\x32\x17.ray_executor.v1.Checks\x12(\n\x07\x64ry_run\x18\x0c \x01(\x0b\x32\x17.ray_executor.v1.DryRun\"\x98\x01\n\x1a\x45xecuteDeliberationRequest\x12\x17\n\x0f\x64\x65liberation_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\"\n\x04jobs\x18\x03 \x03(\x0b\x32\x14.ray_executor.v1.Job\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"7\n\x1b\x45xecuteDeliberationResponse\x12\x18\n\x10\x61\x63\x63\x65pted_job_ids\x18\x01 \x03(\t\"7\n\x1cGetDeliberationStatusRequest\x12\x17\n\x0f\x64\x65liberation_id\x18\x01 \x01(\t\"b\n\x1dGetDeliberationStatusResponse\x12\x17\n\x0f\x64\x65liberation_id\x18\x01 \x01(\t\x12(\n\x04jobs\x18\x02 \x03(\x0b\x32\x1a.ray_executor.v1.JobStatus\"\xa1\x02\n\tJobStatus\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65liberation_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x0c\n\x04role\x18\x05 \x01(\t\x12\r\n\x05phase\x18\x06 \x01(\t\x12\x0c\n\x04item\x18\x07 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12\x0e\n\x06status\x18\t \x01(\t\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06result\x18\x0c \x01(\x0c\x12\r\n\x05\x61\x63tor\x18\r \x01(\t\"4\n\x19\x43\x61ncelDeliberationRequest\x12\x17\n\x0f\x64\x65liberation_id\x18\x01 \x01(\t\"7\n\x1a\x43\x61ncelDeliberationResponse\x12\x19\n\x11\x63\x61ncelled_job_ids\x18\x01 \x03(\t\"\x16\n\x14GetActiveJobsRequest\"A\n\x15GetActiveJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.ray_executor.v1.JobStatus\"\x18\n\x16GetClusterStatsRequest\"%\n\x06\x41mount\x12\x0c\n\x04used\x18\x01 \x01(\x01\x12\r\n\x05total\x18\x02 \x01(\x01\"\xdd\x01\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12%\n\x04\x63pus\x18\x04 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12%\n\x04gpus\x18\x05 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12-\n\x0cmemory_bytes\x18\x06 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12\x0f\n\x07sandbox\x18\x07 \x01(\x08\x12\x16\n\x0esandbox_reason\x18\x08 \x01(\t\"\x87\x02\n\x17GetClusterStatsResponse\x12$\n\x05nodes\x18\x01 \x03(\x0b\x32\x15.ray_executor.v1.Node\x12%\n\x04\x63pus\x18\x02 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12%\n\x04gpus\x18\x03 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12-\n\x0cmemory_bytes\x18\x04 \x01(\x0b\x32\x17.ray_executor.v1.Amount\x12\x13\n\x0bray_version\x18\x05 \x01(\t\x12\x16\n\x0epython_version\x18\x06 \x01(\t\x12\x0c\n\x04pool\x18\x07 \x01(\t\x12\x0e\n\x06\x61\x63tors\x18\x08 \x03(\t\"\x12\n\x10GetStatusRequest\"\xa5\x02\n\x11GetStatusResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x16\n\x0epython_version\x18\x04 \x01(\t\x12\x13\n\x0bray_version\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61\x63tive_jobs\x18\x07 \x01(\r\x12\x0c\n\x04pool\x18\x08 \x01(\t\x12\r\n\x05model\x18\t \x01(\t\x12\x0f\n\x07sandbox\x18\n \x01(\x08\x12\x16\n\x0esandbox_reason\x18\x0b \x01(\t\x12\x13\n\x0bmodel_calls\x18\x0c \x01(\r\x12\x13\n\x0bmodel_limit\x18\r \x01(\r2\x87\x05\n\x12RayExecutorService\x12p\n\x13\x45xecuteDeliberation\x12+.ray_executor.v1.ExecuteDeliberationRequest\x1a,.ray_executor.v1.ExecuteDeliberationResponse\x12v\n\x15GetDeliberationStatus\x12-.ray_executor.v1.GetDeliberationStatusRequest\x1a..ray_executor.v1.GetDeliberationStatusResponse\x12m\n\x12\x43\x61ncelDeliberation\x12*.ray_executor.v1.CancelDeliberationRequest\x1a+.ray_executor.v1.CancelDeliberationResponse\x12^\n\rGetActiveJobs\x12%.ray_executor.v1.GetActiveJobsRequest\x1a&.ray_executor.v1.GetActiveJobsResponse\x12\x64\n\x0fGetClusterStats\x12\'.ray_executor.v1.GetClusterStatsRequest\x1a(.ray_executor.v1.GetClusterStatsResponse\x12R\n\tGetStatus\x12!.ray_executor.v1.GetStatusRequest\x1a\".ray_executor.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,34 +34,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MESSAGE']._serialized_start=103
   _globals['_MESSAGE']._serialized_end=143
-  _globals['_JOB']._serialized_start=146
-  _globals['_JOB']._serialized_end=327
-  _globals['_EXECUTEDELIBERATIONREQUEST']._serialized_start=330
-  _globals['_EXECUTEDELIBERATIONREQUEST']._serialized_end=482
-  _globals['_EXECUTEDELIBERATIONRESPONSE']._serialized_start=484
-  _globals['_EXECUTEDELIBERATIONRESPONSE']._serialized_end=539
-  _globals['_GETDELIBERATIONSTATUSREQUEST']._serialized_start=541
-  _globals['_GETDELIBERATIONSTATUSREQUEST']._serialized_end=596
-  _globals['_GETDELIBERATIONSTATUSRESPONSE']._serialized_start=598
-  _globals['_GETDELIBERATIONSTATUSRESPONSE']._serialized_end=696
-  _globals['_JOBSTATUS']._serialized_start=699
-  _globals['_JOBSTATUS']._serialized_end=988
-  _globals['_GETACTIVEJOBSREQUEST']._serialized_start=990
-  _globals['_GETACTIVEJOBSREQUEST']._serialized_end=1012
-  _globals['_GETACTIVEJOBSRESPONSE']._serialized_start=1014
-  _globals['_GETACTIVEJOBSRESPONSE']._serialized_end=1079
-  _globals['_GETCLUSTERSTATSREQUEST']._serialized_start=1081
-  _globals['_GETCLUSTERSTATSREQUEST']._serialized_end=1105
-  _globals['_AMOUNT']._serialized_start=1107
-  _globals['_AMOUNT']._serialized_end=1144
-  _globals['_NODE']._serialized_start=1147
-  _globals['_NODE']._serialized_end=1327
-  _globals['_GETCLUSTERSTATSRESPONSE']._serialized_start=1330
-  _globals['_GETCLUSTERSTATSRESPONSE']._serialized_end=1593
-  _globals['_GETSTATUSREQUEST']._serialized_start=1595
-  _globals['_GETSTATUSREQUEST']._serialized_end=1613
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1616
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1826
-  _globals['_RAYEXECUTORSERVICE']._serialized_start=1829
-  _globals['_RAYEXECUTORSERVICE']._serialized_end=2365
+  _globals['_CHECKS']._serialized_start=145
+  _globals['_CHECKS']._serialized_end=206
+  _globals['_TEST']._serialized_start=208
+  _globals['_TEST']._serialized_end=245
+  _globals['_DRYRUN']._serialized_start=247
+  _globals['_DRYRUN']._serialized_end=327
+  _globals['_JOB']._serialized_start=330
+  _globals['_JOB']._serialized_end=619
+  _globals['_EXECUTEDELIBERATIONREQUEST']._serialized_start=622
+  _globals['_EXECUTEDELIBERATIONREQUEST']._serialized_end=774
+  _globals['_EXECUTEDELIBERATIONRESPONSE']._serialized_start=776
+  _globals['_EXECUTEDELIBERATIONRESPONSE']._serialized_end=831
+  _globals['_GETDELIBERATIONSTATUSREQUEST']._serialized_start=833
+  _globals['_GETDELIBERATIONSTATUSREQUEST']._serialized_end=888
+  _globals['_GETDELIBERATIONSTATUSRESPONSE']._serialized_start=890
+  _globals['_GETDELIBERATIONSTATUSRESPONSE']._serialized_end=988
+  _globals['_JOBSTATUS']._serialized_start=991
+  _globals['_JOBSTATUS']._serialized_end=1280
+  _globals['_CANCELDELIBERATIONREQUEST']._serialized_start=1282
+  _globals['_CANCELDELIBERATIONREQUEST']._serialized_end=1334
+  _globals['_CANCELDELIBERATIONRESPONSE']._serialized_start=1336
+  _globals['_CANCELDELIBERATIONRESPONSE']._serialized_end=1391
+  _globals['_GETACTIVEJOBSREQUEST']._serialized_start=1393
+  _globals['_GETACTIVEJOBSREQUEST']._serialized_end=1415
+  _globals['_GETACTIVEJOBSRESPONSE']._serialized_start=1417
+  _globals['_GETACTIVEJOBSRESPONSE']._serialized_end=1482
+  _globals['_GETCLUSTERSTATSREQUEST']._serialized_start=1484
+  _globals['_GETCLUSTERSTATSREQUEST']._serialized_end=1508
+  _globals['_AMOUNT']._serialized_start=1510
+  _globals['_AMOUNT']._serialized_end=1547
+  _globals['_NODE']._serialized_start=1550
+  _globals['_NODE']._serialized_end=1771
+  _globals['_GETCLUSTERSTATSRESPONSE']._serialized_start=1774
+  _globals['_GETCLUSTERSTATSRESPONSE']._serialized_end=2037
+  _globals['_GETSTATUSREQUEST']._serialized_start=2039
+  _globals['_GETSTATUSREQUEST']._serialized_end=2057
+  _globals['_GETSTATUSRESPONSE']._serialized_start=2060
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2353
+  _globals['_RAYEXECUTORSERVICE']._serialized_start=2356
+  _globals['_RAYEXECUTORSERVICE']._serialized_end=3003
 # @@protoc_insertion_point(module_scope)

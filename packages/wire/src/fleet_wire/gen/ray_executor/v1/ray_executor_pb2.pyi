@@ -43,7 +43,95 @@ class Message(_message.Message):
 Global___Message: _TypeAlias = Message  # noqa: Y015
 
 @_typing.final
+class Checks(_message.Message):
+    """What a worker checks of an answer, where it is made. A check that has nothing to look at is `not_run`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """For `policy`: the rules of the council, as JSON (docs/deliberation.md)."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of parse, lint, policy and requirements; their results come in this order."""
+
+    @_builtins.property
+    def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For `requirements`: the share of each one's content words that the answer mentions."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        requirements: _abc.Iterable[_builtins.str] | None = ...,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "policy", b"policy", "requirements", b"requirements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checks: _TypeAlias = Checks  # noqa: Y015
+
+@_typing.final
+class Test(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEST_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    test_id: _builtins.str
+    code: _builtins.str
+    """Python that is run after the program, in a process of its own; an exception or an exit other than 0 fails it."""
+    def __init__(
+        self,
+        *,
+        test_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "test_id", b"test_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Test: _TypeAlias = Test  # noqa: Y015
+
+@_typing.final
+class DryRun(_message.Message):
+    """A Python program to run against each test in a sandbox: no network, no files of the host, limits on time and memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    program: _builtins.str
+    seconds: _builtins.float
+    """Wall-clock seconds for each test, up to 60; 0 for the setting."""
+    @_builtins.property
+    def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___Test]: ...
+    def __init__(
+        self,
+        *,
+        program: _builtins.str = ...,
+        tests: _abc.Iterable[Global___Test] | None = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["program", b"program", "seconds", b"seconds", "tests", b"tests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DryRun: _TypeAlias = DryRun  # noqa: Y015
+
+@_typing.final
 class Job(_message.Message):
+    """Asks the model (messages), or runs a program (dry_run): exactly one of the two."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
@@ -55,11 +143,14 @@ class Job(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    RESPONSE_SCHEMA_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     agent_id: _builtins.str
     role: _builtins.str
     phase: _builtins.str
-    """propose."""
+    """propose, tests, dry_run, critique, revise, rerun or judge."""
     item: _builtins.str
     """Tells several jobs of one agent in a phase apart; empty where there is one."""
     max_tokens: _builtins.int
@@ -68,8 +159,14 @@ class Job(_message.Message):
     """0 to 2."""
     seed: _builtins.int
     """Sampling seed, so that a retry asks for the same."""
+    response_schema: _builtins.str
+    """A JSON Schema that the answer must fulfil, sent as `response_format` and validated; empty for free text."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]: ...
+    @_builtins.property
+    def checks(self) -> Global___Checks: ...
+    @_builtins.property
+    def dry_run(self) -> Global___DryRun: ...
     def __init__(
         self,
         *,
@@ -82,10 +179,13 @@ class Job(_message.Message):
         max_tokens: _builtins.int = ...,
         temperature: _builtins.float = ...,
         seed: _builtins.int = ...,
+        response_schema: _builtins.str = ...,
+        checks: Global___Checks | None = ...,
+        dry_run: Global___DryRun | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "dry_run", b"dry_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "item", b"item", "job_id", b"job_id", "max_tokens", b"max_tokens", "messages", b"messages", "phase", b"phase", "role", b"role", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "checks", b"checks", "dry_run", b"dry_run", "item", b"item", "job_id", b"job_id", "max_tokens", b"max_tokens", "messages", b"messages", "phase", b"phase", "response_schema", b"response_schema", "role", b"role", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,6 +346,45 @@ class JobStatus(_message.Message):
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
 
 @_typing.final
+class CancelDeliberationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIBERATION_ID_FIELD_NUMBER: _builtins.int
+    deliberation_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        deliberation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliberation_id", b"deliberation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDeliberationRequest: _TypeAlias = CancelDeliberationRequest  # noqa: Y015
+
+@_typing.final
+class CancelDeliberationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_JOB_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cancelled_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        cancelled_job_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_job_ids", b"cancelled_job_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDeliberationResponse: _TypeAlias = CancelDeliberationResponse  # noqa: Y015
+
+@_typing.final
 class GetActiveJobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -327,9 +466,14 @@ class Node(_message.Message):
     CPUS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
+    SANDBOX_REASON_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     alive: _builtins.bool
+    sandbox: _builtins.bool
+    """Whether a sandbox can be made there, and why not."""
+    sandbox_reason: _builtins.str
     @_builtins.property
     def cpus(self) -> Global___Amount: ...
     @_builtins.property
@@ -345,10 +489,12 @@ class Node(_message.Message):
         cpus: Global___Amount | None = ...,
         gpus: Global___Amount | None = ...,
         memory_bytes: Global___Amount | None = ...,
+        sandbox: _builtins.bool = ...,
+        sandbox_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "gpus", b"gpus", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "cpus", b"cpus", "gpus", b"gpus", "memory_bytes", b"memory_bytes", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "cpus", b"cpus", "gpus", b"gpus", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "sandbox", b"sandbox", "sandbox_reason", b"sandbox_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -428,6 +574,10 @@ class GetStatusResponse(_message.Message):
     ACTIVE_JOBS_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
+    SANDBOX_REASON_FIELD_NUMBER: _builtins.int
+    MODEL_CALLS_FIELD_NUMBER: _builtins.int
+    MODEL_LIMIT_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     reason: _builtins.str
     """What is missing and what to change, where not ready."""
@@ -437,6 +587,12 @@ class GetStatusResponse(_message.Message):
     active_jobs: _builtins.int
     pool: _builtins.str
     model: _builtins.str
+    sandbox: _builtins.bool
+    """Whether every node that takes jobs can make a sandbox, and why not. Without one `dry_run` is `not_run`."""
+    sandbox_reason: _builtins.str
+    model_calls: _builtins.int
+    """Calls to the model's endpoint that are open, and how many are taken at most now."""
+    model_limit: _builtins.int
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -451,10 +607,14 @@ class GetStatusResponse(_message.Message):
         active_jobs: _builtins.int = ...,
         pool: _builtins.str = ...,
         model: _builtins.str = ...,
+        sandbox: _builtins.bool = ...,
+        sandbox_reason: _builtins.str = ...,
+        model_calls: _builtins.int = ...,
+        model_limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "model", b"model", "pool", b"pool", "python_version", b"python_version", "ray_version", b"ray_version", "ready", b"ready", "reason", b"reason", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "model", b"model", "model_calls", b"model_calls", "model_limit", b"model_limit", "pool", b"pool", "python_version", b"python_version", "ray_version", b"ray_version", "ready", b"ready", "reason", b"reason", "sandbox", b"sandbox", "sandbox_reason", b"sandbox_reason", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,11 @@ class RayExecutorServiceStub(object):
                 request_serializer=fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.GetDeliberationStatusRequest.SerializeToString,
                 response_deserializer=fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.GetDeliberationStatusResponse.FromString,
                 _registered_method=True)
+        self.CancelDeliberation = channel.unary_unary(
+                '/ray_executor.v1.RayExecutorService/CancelDeliberation',
+                request_serializer=fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.CancelDeliberationRequest.SerializeToString,
+                response_deserializer=fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.CancelDeliberationResponse.FromString,
+                _registered_method=True)
         self.GetActiveJobs = channel.unary_unary(
                 '/ray_executor.v1.RayExecutorService/GetActiveJobs',
                 request_serializer=fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.GetActiveJobsRequest.SerializeToString,
@@ -68,7 +73,8 @@ class RayExecutorServiceServicer(object):
 
     def ExecuteDeliberation(self, request, context):
         """Accepts the jobs of one phase of a deliberation. Idempotent per job_id: a known job with the same content is answered
-        as accepted; with another content the call is ALREADY_EXISTS and accepts nothing. UNAVAILABLE while not ready.
+        as accepted; with another content the call is ALREADY_EXISTS and accepts nothing. UNAVAILABLE while not ready,
+        RESOURCE_EXHAUSTED while the model's endpoint has all the calls it takes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,6 +82,14 @@ class RayExecutorServiceServicer(object):
 
     def GetDeliberationStatus(self, request, context):
         """Every known job of the deliberation, with the content of its result for 24 hours. NOT_FOUND where none is known.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelDeliberation(self, request, context):
+        """Ends the jobs of the deliberation that have not ended, with the error kind `cancelled`, and stops their calls to the
+        model. Answers with their ids; again, with none. NOT_FOUND where no job of it is known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +128,11 @@ def add_RayExecutorServiceServicer_to_server(servicer, server):
                     servicer.GetDeliberationStatus,
                     request_deserializer=fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.GetDeliberationStatusRequest.FromString,
                     response_serializer=fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.GetDeliberationStatusResponse.SerializeToString,
+            ),
+            'CancelDeliberation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelDeliberation,
+                    request_deserializer=fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.CancelDeliberationRequest.FromString,
+                    response_serializer=fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.CancelDeliberationResponse.SerializeToString,
             ),
             'GetActiveJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.GetActiveJobs,
@@ -186,6 +205,33 @@ class RayExecutorService(object):
             '/ray_executor.v1.RayExecutorService/GetDeliberationStatus',
             fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.GetDeliberationStatusRequest.SerializeToString,
             fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.GetDeliberationStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelDeliberation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ray_executor.v1.RayExecutorService/CancelDeliberation',
+            fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.CancelDeliberationRequest.SerializeToString,
+            fleet__wire_dot_gen_dot_ray__executor_dot_v1_dot_ray__executor__pb2.CancelDeliberationResponse.FromString,
             options,
             channel_credentials,
             insecure,

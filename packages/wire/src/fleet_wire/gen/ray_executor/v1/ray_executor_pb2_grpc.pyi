@@ -35,10 +35,15 @@ class RayExecutorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RayExecutorServiceAsyncStub: ...
     ExecuteDeliberation: _grpc.UnaryUnaryMultiCallable[_ray_executor_pb2.ExecuteDeliberationRequest, _ray_executor_pb2.ExecuteDeliberationResponse]
     """Accepts the jobs of one phase of a deliberation. Idempotent per job_id: a known job with the same content is answered
-    as accepted; with another content the call is ALREADY_EXISTS and accepts nothing. UNAVAILABLE while not ready.
+    as accepted; with another content the call is ALREADY_EXISTS and accepts nothing. UNAVAILABLE while not ready,
+    RESOURCE_EXHAUSTED while the model's endpoint has all the calls it takes.
     """
     GetDeliberationStatus: _grpc.UnaryUnaryMultiCallable[_ray_executor_pb2.GetDeliberationStatusRequest, _ray_executor_pb2.GetDeliberationStatusResponse]
     """Every known job of the deliberation, with the content of its result for 24 hours. NOT_FOUND where none is known."""
+    CancelDeliberation: _grpc.UnaryUnaryMultiCallable[_ray_executor_pb2.CancelDeliberationRequest, _ray_executor_pb2.CancelDeliberationResponse]
+    """Ends the jobs of the deliberation that have not ended, with the error kind `cancelled`, and stops their calls to the
+    model. Answers with their ids; again, with none. NOT_FOUND where no job of it is known.
+    """
     GetActiveJobs: _grpc.UnaryUnaryMultiCallable[_ray_executor_pb2.GetActiveJobsRequest, _ray_executor_pb2.GetActiveJobsResponse]
     """Jobs that were accepted and have not ended."""
     GetClusterStats: _grpc.UnaryUnaryMultiCallable[_ray_executor_pb2.GetClusterStatsRequest, _ray_executor_pb2.GetClusterStatsResponse]
@@ -53,10 +58,15 @@ class RayExecutorServiceAsyncStub(RayExecutorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExecuteDeliberation: _aio.UnaryUnaryMultiCallable[_ray_executor_pb2.ExecuteDeliberationRequest, _ray_executor_pb2.ExecuteDeliberationResponse]  # type: ignore[assignment]
     """Accepts the jobs of one phase of a deliberation. Idempotent per job_id: a known job with the same content is answered
-    as accepted; with another content the call is ALREADY_EXISTS and accepts nothing. UNAVAILABLE while not ready.
+    as accepted; with another content the call is ALREADY_EXISTS and accepts nothing. UNAVAILABLE while not ready,
+    RESOURCE_EXHAUSTED while the model's endpoint has all the calls it takes.
     """
     GetDeliberationStatus: _aio.UnaryUnaryMultiCallable[_ray_executor_pb2.GetDeliberationStatusRequest, _ray_executor_pb2.GetDeliberationStatusResponse]  # type: ignore[assignment]
     """Every known job of the deliberation, with the content of its result for 24 hours. NOT_FOUND where none is known."""
+    CancelDeliberation: _aio.UnaryUnaryMultiCallable[_ray_executor_pb2.CancelDeliberationRequest, _ray_executor_pb2.CancelDeliberationResponse]  # type: ignore[assignment]
+    """Ends the jobs of the deliberation that have not ended, with the error kind `cancelled`, and stops their calls to the
+    model. Answers with their ids; again, with none. NOT_FOUND where no job of it is known.
+    """
     GetActiveJobs: _aio.UnaryUnaryMultiCallable[_ray_executor_pb2.GetActiveJobsRequest, _ray_executor_pb2.GetActiveJobsResponse]  # type: ignore[assignment]
     """Jobs that were accepted and have not ended."""
     GetClusterStats: _aio.UnaryUnaryMultiCallable[_ray_executor_pb2.GetClusterStatsRequest, _ray_executor_pb2.GetClusterStatsResponse]  # type: ignore[assignment]
@@ -74,7 +84,8 @@ class RayExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ray_executor_pb2.ExecuteDeliberationResponse, _abc.Awaitable[_ray_executor_pb2.ExecuteDeliberationResponse]]:
         """Accepts the jobs of one phase of a deliberation. Idempotent per job_id: a known job with the same content is answered
-        as accepted; with another content the call is ALREADY_EXISTS and accepts nothing. UNAVAILABLE while not ready.
+        as accepted; with another content the call is ALREADY_EXISTS and accepts nothing. UNAVAILABLE while not ready,
+        RESOURCE_EXHAUSTED while the model's endpoint has all the calls it takes.
         """
 
     @_abc_1.abstractmethod
@@ -84,6 +95,16 @@ class RayExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ray_executor_pb2.GetDeliberationStatusResponse, _abc.Awaitable[_ray_executor_pb2.GetDeliberationStatusResponse]]:
         """Every known job of the deliberation, with the content of its result for 24 hours. NOT_FOUND where none is known."""
+
+    @_abc_1.abstractmethod
+    def CancelDeliberation(
+        self,
+        request: _ray_executor_pb2.CancelDeliberationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ray_executor_pb2.CancelDeliberationResponse, _abc.Awaitable[_ray_executor_pb2.CancelDeliberationResponse]]:
+        """Ends the jobs of the deliberation that have not ended, with the error kind `cancelled`, and stops their calls to the
+        model. Answers with their ids; again, with none. NOT_FOUND where no job of it is known.
+        """
 
     @_abc_1.abstractmethod
     def GetActiveJobs(
