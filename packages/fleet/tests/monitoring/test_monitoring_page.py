@@ -1,6 +1,7 @@
 """The service as a process, with the page as browsers see it: over NiceGUI's socket, and in Chromium where there is one."""
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -21,11 +22,33 @@ from fleet_wire import apply
 from fleet_wire import bus as bus_module
 from fleet_wire.bus import Bus
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+INSTALL_SECONDS = 120
+"""For the package lists, and again for the package."""
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
+
+
+def installed_chromium() -> str | None:
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """The browser; Debian's is installed where it is missing and can be. Skips where it cannot."""
+    apt = shutil.which("apt-get")
+    if installed_chromium() is None and apt and os.geteuid() == 0:
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in ([apt, "update", "-qq"], [apt, "install", "-qq", "-y", "--no-install-recommends", "chromium"]):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, env=env, capture_output=True, timeout=INSTALL_SECONDS, check=False)
+    found = installed_chromium()
+    if found is None:
+        reason = "the page was not looked at: no Chromium, and apt-get could not install it (set CHROMIUM)"
+        warnings.warn(reason, stacklevel=1)
+        pytest.skip(reason)
+    return found
 
 
 @pytest.fixture
@@ -155,14 +178,10 @@ async def _not(answer: Awaitable[bool]) -> bool:
     return not await answer
 
 
+@pytest.mark.timeout(480)
 async def test_chromium_shows_the_page_and_runs_nothing_that_events_bring(
-    own_nats: realparts.Nats, own_bus: Bus, tmp_path: Path
+    chromium: str, own_nats: realparts.Nats, own_bus: Bus, tmp_path: Path
 ) -> None:
-    if CHROMIUM is None:
-        warnings.warn(
-            "no Chromium: the page was not looked at (set CHROMIUM, or install the package chromium)", stacklevel=1
-        )
-        pytest.skip("no Chromium: set CHROMIUM, or install the package chromium")
     evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
     async with kit.serving(kit.Orchestrator()) as port:
         env = {"NATS_URL": own_nats.url, "ORCHESTRATOR_ADDRESS": f"127.0.0.1:{port}"}
@@ -172,7 +191,7 @@ async def test_chromium_shows_the_page_and_runs_nothing_that_events_bring(
             await own_bus.client.publish("context.updated", evil.encode())
             await until(lambda: _sees(url, "dec-d1"))
             await until(lambda: _sees_councils(url))
-            command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
+            command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
             dump = [*command, "--virtual-time-budget=8000", "--window-size=1500,1400", "--dump-dom", url]
             ran = await asyncio.to_thread(
                 subprocess.run, dump, capture_output=True, text=True, timeout=120, check=False
