@@ -35,6 +35,8 @@ def _of(info: inspect.Type) -> "st.SearchStrategy[Any]":
         return st.datetimes(timezones=st.just(dt.timezone.utc))
     if isinstance(info, inspect.ListType):
         return st.lists(_of(info.item_type), max_size=3)
+    if isinstance(info, inspect.DictType):
+        return st.dictionaries(_of(info.key_type), _of(info.value_type), max_size=3)
     if isinstance(info, inspect.UnionType):
         return st.one_of([_of(one) for one in info.types])
     if isinstance(info, inspect.StructType):

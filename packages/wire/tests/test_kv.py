@@ -263,3 +263,25 @@ async def test_reading_goes_on_across_a_restart_of_the_server(bus: Bus, nats_ser
     entry = await asyncio.wait_for(reading, 10)
     assert entry is not None
     assert entry.value == Record(1)
+
+
+async def test_a_record_that_is_written_while_all_are_read_is_among_them(case: Case) -> None:
+    keys = [f"k{number}" for number in range(20)]
+    revisions = {key: await case.bucket.create(key, Record(0)) for key in keys}
+    stop = asyncio.Event()
+
+    async def write() -> None:
+        count = 0
+        while not stop.is_set():
+            count += 1
+            for key in reversed(keys):
+                revisions[key] = await case.bucket.update(key, Record(count), revisions[key])
+            await asyncio.sleep(0)
+
+    writer = asyncio.create_task(write())
+    try:
+        for _ in range(20):
+            assert sorted(await listed(case.bucket)) == sorted(keys)
+    finally:
+        stop.set()
+        await writer

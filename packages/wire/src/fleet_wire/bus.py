@@ -3,7 +3,8 @@
 import asyncio
 import datetime as dt
 import os
-from typing import Any, Optional
+from collections.abc import Awaitable, Callable
+from typing import Any, Optional, TypeVar
 
 import nats
 import nats.errors
@@ -31,6 +32,23 @@ TRANSIENT = (
 """What a NATS call raises while the server, its JetStream or a stream is away for the moment."""
 
 SCHEDULE_SUBJECT = "timers.schedule"
+
+
+T = TypeVar("T")
+
+
+async def patiently(call: Callable[[], Awaitable[T]], attempts: Optional[int], seconds: float, longest: float) -> T:
+    """Calls once, and again with back-off (50 ms, doubled up to `longest` seconds) while NATS is away, for at most so many
+    attempts more and so many seconds; then raises what the last one did.
+
+    The first call goes without the machinery of retries, which costs more than a call that succeeds.
+    """
+    try:
+        return await call()
+    except TRANSIENT:
+        return await stamina.AsyncRetryingCaller(
+            attempts=attempts, timeout=seconds, wait_initial=0.05, wait_max=longest
+        )(TRANSIENT, call)
 
 
 def reason_of(error: BaseException) -> str:
@@ -118,11 +136,12 @@ class Bus:
     ) -> int:
         seconds = timeout.total_seconds()
         try:
-            async for attempt in stamina.retry_context(
-                on=TRANSIENT, attempts=None, timeout=seconds, wait_initial=0.05, wait_max=2.0
-            ):
-                with attempt:
-                    ack = await self.js.publish(subject, body, headers=dict(headers), timeout=min(seconds, 2))
+            ack = await patiently(
+                lambda: self.js.publish(subject, body, headers=dict(headers), timeout=min(seconds, 2)),
+                None,
+                seconds,
+                2.0,
+            )
         except TRANSIENT as error:
             raise Unavailable(f"{event.message_id()} could not be published: {reason_of(error)}") from error
         return ack.seq

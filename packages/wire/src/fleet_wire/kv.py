@@ -13,12 +13,11 @@ from typing import Generic, Optional, Protocol, TypeVar
 import msgspec
 import nats.errors
 import nats.js.errors
-import stamina
 import structlog
 from nats.js.api import DeliverPolicy, RawStreamMsg
 
 from fleet_wire import clock
-from fleet_wire.bus import TRANSIENT, Bus, reason_of
+from fleet_wire.bus import TRANSIENT, Bus, patiently, reason_of
 from fleet_wire.errors import Conflict, Invalid, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -60,7 +59,7 @@ class Bucket(Protocol[T]):
 
     def entries(self, prefix: str = "") -> AsyncIterator[Entry[T]]:
         """All records whose key begins with the prefix, which ends at a dot or is empty. One that cannot be read is logged
-        and left out, so that it hides no other."""
+        and left out, so that it hides no other; one that is written meanwhile may come twice, the newer one last."""
 
 
 class JetStreamBucket(Generic[T]):
@@ -75,9 +74,7 @@ class JetStreamBucket(Generic[T]):
 
     async def get(self, key: str) -> Optional[Entry[T]]:
         try:
-            async for attempt in _retry():
-                with attempt:
-                    last = await self._last(key)
+            last = await patiently(lambda: self._last(key), attempts=5, seconds=10, longest=1.0)
         except TRANSIENT as error:
             raise self._away(error) from error
         if last is None or _is_deletion(last):
@@ -119,6 +116,7 @@ class JetStreamBucket(Generic[T]):
                 info = await subscription.consumer_info()
                 delivered = info.delivered.consumer_seq if info.delivered else 0
                 remaining = (info.num_pending or 0) + delivered
+                seen: set[str] = set()
                 while remaining > 0:
                     try:
                         message = await subscription.next_msg(timeout=1)
@@ -127,6 +125,7 @@ class JetStreamBucket(Generic[T]):
                         remaining = (await subscription.consumer_info()).num_pending or 0
                         continue
                     remaining = int(message.metadata.num_pending or 0)
+                    seen.add(message.subject)
                     if not (message.headers and "KV-Operation" in message.headers):
                         key = message.subject[len(self._prefix) :]
                         try:
@@ -137,6 +136,18 @@ class JetStreamBucket(Generic[T]):
                         yield Entry(key, value, message.metadata.sequence.stream)
             finally:
                 await subscription.unsubscribe()
+            # A record that is written while the old ones are read has left its place among them, and its new one may lie
+            # behind the last that was announced.
+            last = (await self._bus.js.stream_info(self._stream, subjects_filter=f"{self._prefix}{prefix}>")).state
+            for subject in (last.subjects or {}).keys() - seen:
+                key = subject[len(self._prefix) :]
+                try:
+                    entry = await self.get(key)
+                except Invalid as error:
+                    log.error("record skipped", bucket=self._name, key=key, reason=str(error))
+                    continue
+                if entry is not None:
+                    yield entry
         except nats.js.errors.NotFoundError as error:
             raise Unavailable(f"bucket {self._name} does not exist: run `fleet streams apply`") from error
         except TRANSIENT as error:
@@ -243,7 +254,3 @@ async def change(
             return new
         except Conflict:
             await asyncio.sleep(random.uniform(0, 0.02))
-
-
-def _retry() -> "stamina._core._RetryContextIterator":
-    return stamina.retry_context(on=TRANSIENT, attempts=5, timeout=10, wait_initial=0.05, wait_max=1.0)

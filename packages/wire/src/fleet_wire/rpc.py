@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Optional, TypeVar
 
@@ -102,6 +103,8 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
+        if handler is not None and handler.unary_stream is not None:
+            return _guarded_stream(handler, details.method)
         if handler is None or handler.unary_unary is None:
             return handler
         inner = handler.unary_unary
@@ -122,6 +125,32 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
         return grpc.unary_unary_rpc_method_handler(
             guarded, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
         )
+
+
+def _guarded_stream(handler: Any, method: str) -> Any:
+    """The same for an RPC that answers with a stream of ours; those of the libraries, which are no generators, are left alone."""
+    inner = handler.unary_stream
+    if not inspect.isasyncgenfunction(inner):
+        return handler
+
+    async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
+        answers = inner(request, context)
+        try:
+            async for answer in answers:
+                yield answer
+        except errors.FleetError as error:
+            await context.abort(status_of(error), _detail(str(error)))
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            log.exception("call failed", method=method)
+            await context.abort(grpc.StatusCode.INTERNAL, _detail(f"{type(error).__name__}: {error}"))
+        finally:
+            await answers.aclose()  # also when the client has left
+
+    return grpc.unary_stream_rpc_method_handler(
+        guarded, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+    )
 
 
 def status_of(error: errors.FleetError) -> grpc.StatusCode:

@@ -65,7 +65,10 @@ class Bucket:
 BUCKETS = (
     Bucket("councils", "one record a role"),
     Bucket("plans", "progress of each approved plan"),
-    Bucket("deliberations", "state.{id}, and its frozen prompt.{id} and outcome.{id}"),
+    Bucket(
+        "deliberations",
+        "state.{id}, its frozen prompt.{id} and outcome.{id}; live.{id} and liveplan.{id} mark what runs",
+    ),
     Bucket("results", "one create-only key a job"),
     Bucket("jobs", "the executor's registry, one record a job"),
 )

@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'fleet_wire/gen/context/v1/context.proto\x12\ncontext.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x01\n\x11GetContextRequest\x12\x10\n\x08story_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x14\n\x0ctoken_budget\x18\x06 \x01(\r\x12\x1d\n\x15required_decision_ids\x18\x07 \x03(\t\"\\\n\x0c\x43ontextBlock\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\r\"\x92\x01\n\x12GetContextResponse\x12(\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x18.context.v1.ContextBlock\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x0f\n\x07omitted\x18\x03 \x03(\t\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12\x0c\n\x04hash\x18\x05 \x01(\t\x12\x12\n\nfrom_cache\x18\x06 \x01(\x08\"-\n\x16\x45xplainDecisionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"\x82\x01\n\x08Proposal\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x01\x12!\n\x06\x63hecks\x18\x04 \x03(\x0b\x32\x11.context.v1.Check\x12\x0f\n\x07\x63ontent\x18\x05 \x01(\t\x12\x13\n\x0b\x63ontent_cut\x18\x06 \x01(\x08\"D\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\",\n\x07\x44issent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x9e\x02\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65liberation_id\x18\x02 \x01(\t\x12\x10\n\x08story_id\x18\x03 \x01(\t\x12\x0f\n\x07plan_id\x18\x04 \x01(\t\x12\x0f\n\x07task_id\x18\x05 \x01(\t\x12\x0c\n\x04role\x18\x06 \x01(\t\x12\x10\n\x08protocol\x18\x07 \x01(\t\x12\x0e\n\x06winner\x18\x08 \x01(\t\x12\r\n\x05title\x18\t \x01(\t\x12\x0f\n\x07\x63ontent\x18\n \x01(\t\x12\x11\n\trationale\x18\x0b \x01(\t\x12\r\n\x05score\x18\x0c \x01(\x01\x12\x0e\n\x06margin\x18\r \x01(\x01\x12.\n\ndecided_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf6\x01\n\x17\x45xplainDecisionResponse\x12&\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x14.context.v1.Decision\x12\'\n\tproposals\x18\x02 \x03(\x0b\x32\x14.context.v1.Proposal\x12$\n\x07\x64issent\x18\x03 \x03(\x0b\x32\x13.context.v1.Dissent\x12)\n\x07missing\x18\x04 \x03(\x0b\x32\x18.context.v1.MissingAgent\x12\x10\n\x08\x62\x61sed_on\x18\x05 \x03(\t\x12\x13\n\x0bstory_title\x18\x06 \x01(\t\x12\x12\n\ntask_title\x18\x07 \x01(\t\"0\n\x0cMissingAgent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x7f\n\x16SearchDecisionsRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\x10\n\x08story_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"[\n\x17SearchDecisionsResponse\x12\'\n\tdecisions\x18\x01 \x03(\x0b\x32\x14.context.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x95\x02\n\x0e\x43ontextService\x12K\n\nGetContext\x12\x1d.context.v1.GetContextRequest\x1a\x1e.context.v1.GetContextResponse\x12Z\n\x0f\x45xplainDecision\x12\".context.v1.ExplainDecisionRequest\x1a#.context.v1.ExplainDecisionResponse\x12Z\n\x0fSearchDecisions\x12\".context.v1.SearchDecisionsRequest\x1a#.context.v1.SearchDecisionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'fleet_wire/gen/context/v1/context.proto\x12\ncontext.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x01\n\x11GetContextRequest\x12\x10\n\x08story_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x14\n\x0ctoken_budget\x18\x06 \x01(\r\x12\x1d\n\x15required_decision_ids\x18\x07 \x03(\t\"\\\n\x0c\x43ontextBlock\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\r\"\x92\x01\n\x12GetContextResponse\x12(\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x18.context.v1.ContextBlock\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x0f\n\x07omitted\x18\x03 \x03(\t\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12\x0c\n\x04hash\x18\x05 \x01(\t\x12\x12\n\nfrom_cache\x18\x06 \x01(\x08\"-\n\x16\x45xplainDecisionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"\x93\x01\n\x08Proposal\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x01\x12!\n\x06\x63hecks\x18\x04 \x03(\x0b\x32\x11.context.v1.Check\x12\x0f\n\x07\x63ontent\x18\x05 \x01(\t\x12\x13\n\x0b\x63ontent_cut\x18\x06 \x01(\x08\x12\x0f\n\x07revised\x18\x07 \x01(\x08\"D\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\">\n\x07\x44issent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x10\n\x08\x61rgument\x18\x03 \x01(\t\"\x9e\x02\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65liberation_id\x18\x02 \x01(\t\x12\x10\n\x08story_id\x18\x03 \x01(\t\x12\x0f\n\x07plan_id\x18\x04 \x01(\t\x12\x0f\n\x07task_id\x18\x05 \x01(\t\x12\x0c\n\x04role\x18\x06 \x01(\t\x12\x10\n\x08protocol\x18\x07 \x01(\t\x12\x0e\n\x06winner\x18\x08 \x01(\t\x12\r\n\x05title\x18\t \x01(\t\x12\x0f\n\x07\x63ontent\x18\n \x01(\t\x12\x11\n\trationale\x18\x0b \x01(\t\x12\r\n\x05score\x18\x0c \x01(\x01\x12\x0e\n\x06margin\x18\r \x01(\x01\x12.\n\ndecided_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x04\n\x17\x45xplainDecisionResponse\x12&\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x14.context.v1.Decision\x12\'\n\tproposals\x18\x02 \x03(\x0b\x32\x14.context.v1.Proposal\x12$\n\x07\x64issent\x18\x03 \x03(\x0b\x32\x13.context.v1.Dissent\x12)\n\x07missing\x18\x04 \x03(\x0b\x32\x18.context.v1.MissingAgent\x12\x10\n\x08\x62\x61sed_on\x18\x05 \x03(\t\x12\x13\n\x0bstory_title\x18\x06 \x01(\t\x12\x12\n\ntask_title\x18\x07 \x01(\t\x12\x41\n\x07numbers\x18\x08 \x03(\x0b\x32\x30.context.v1.ExplainDecisionResponse.NumbersEntry\x12\x16\n\x0e\x63hosen_because\x18\t \x01(\t\x12\x10\n\x08verdicts\x18\n \x01(\r\x12\r\n\x05\x66lips\x18\x0b \x01(\r\x12)\n\x07skipped\x18\x0c \x03(\x0b\x32\x18.context.v1.SkippedPhase\x12\r\n\x05\x63\x61lls\x18\r \x01(\r\x12\x0e\n\x06tokens\x18\x0e \x01(\x04\x12\x18\n\x10\x64uration_seconds\x18\x0f \x01(\x01\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"-\n\x0cSkippedPhase\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"0\n\x0cMissingAgent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x7f\n\x16SearchDecisionsRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\x10\n\x08story_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"[\n\x17SearchDecisionsResponse\x12\'\n\tdecisions\x18\x01 \x03(\x0b\x32\x14.context.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x95\x02\n\x0e\x43ontextService\x12K\n\nGetContext\x12\x1d.context.v1.GetContextRequest\x1a\x1e.context.v1.GetContextResponse\x12Z\n\x0f\x45xplainDecision\x12\".context.v1.ExplainDecisionRequest\x1a#.context.v1.ExplainDecisionResponse\x12Z\n\x0fSearchDecisions\x12\".context.v1.SearchDecisionsRequest\x1a#.context.v1.SearchDecisionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fleet_wire.gen.context.v1.context_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EXPLAINDECISIONRESPONSE_NUMBERSENTRY']._loaded_options = None
+  _globals['_EXPLAINDECISIONRESPONSE_NUMBERSENTRY']._serialized_options = b'8\001'
   _globals['_GETCONTEXTREQUEST']._serialized_start=89
   _globals['_GETCONTEXTREQUEST']._serialized_end=242
   _globals['_CONTEXTBLOCK']._serialized_start=244
@@ -41,21 +43,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINDECISIONREQUEST']._serialized_start=487
   _globals['_EXPLAINDECISIONREQUEST']._serialized_end=532
   _globals['_PROPOSAL']._serialized_start=535
-  _globals['_PROPOSAL']._serialized_end=665
-  _globals['_CHECK']._serialized_start=667
-  _globals['_CHECK']._serialized_end=735
-  _globals['_DISSENT']._serialized_start=737
-  _globals['_DISSENT']._serialized_end=781
-  _globals['_DECISION']._serialized_start=784
-  _globals['_DECISION']._serialized_end=1070
-  _globals['_EXPLAINDECISIONRESPONSE']._serialized_start=1073
-  _globals['_EXPLAINDECISIONRESPONSE']._serialized_end=1319
-  _globals['_MISSINGAGENT']._serialized_start=1321
-  _globals['_MISSINGAGENT']._serialized_end=1369
-  _globals['_SEARCHDECISIONSREQUEST']._serialized_start=1371
-  _globals['_SEARCHDECISIONSREQUEST']._serialized_end=1498
-  _globals['_SEARCHDECISIONSRESPONSE']._serialized_start=1500
-  _globals['_SEARCHDECISIONSRESPONSE']._serialized_end=1591
-  _globals['_CONTEXTSERVICE']._serialized_start=1594
-  _globals['_CONTEXTSERVICE']._serialized_end=1871
+  _globals['_PROPOSAL']._serialized_end=682
+  _globals['_CHECK']._serialized_start=684
+  _globals['_CHECK']._serialized_end=752
+  _globals['_DISSENT']._serialized_start=754
+  _globals['_DISSENT']._serialized_end=816
+  _globals['_DECISION']._serialized_start=819
+  _globals['_DECISION']._serialized_end=1105
+  _globals['_EXPLAINDECISIONRESPONSE']._serialized_start=1108
+  _globals['_EXPLAINDECISIONRESPONSE']._serialized_end=1626
+  _globals['_EXPLAINDECISIONRESPONSE_NUMBERSENTRY']._serialized_start=1580
+  _globals['_EXPLAINDECISIONRESPONSE_NUMBERSENTRY']._serialized_end=1626
+  _globals['_SKIPPEDPHASE']._serialized_start=1628
+  _globals['_SKIPPEDPHASE']._serialized_end=1673
+  _globals['_MISSINGAGENT']._serialized_start=1675
+  _globals['_MISSINGAGENT']._serialized_end=1723
+  _globals['_SEARCHDECISIONSREQUEST']._serialized_start=1725
+  _globals['_SEARCHDECISIONSREQUEST']._serialized_end=1852
+  _globals['_SEARCHDECISIONSRESPONSE']._serialized_start=1854
+  _globals['_SEARCHDECISIONSRESPONSE']._serialized_end=1945
+  _globals['_CONTEXTSERVICE']._serialized_start=1948
+  _globals['_CONTEXTSERVICE']._serialized_end=2225
 # @@protoc_insertion_point(module_scope)

@@ -163,12 +163,15 @@ class Proposal(_message.Message):
     CHECKS_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     CONTENT_CUT_FIELD_NUMBER: _builtins.int
+    REVISED_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     rank: _builtins.int
     """1 is the winner; 0 where no answer came."""
     score: _builtins.float
     content: _builtins.str
     content_cut: _builtins.bool
+    revised: _builtins.bool
+    """Whether it is what its author made of it after critique."""
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Check]: ...
     def __init__(
@@ -180,10 +183,11 @@ class Proposal(_message.Message):
         checks: _abc.Iterable[Global___Check] | None = ...,
         content: _builtins.str = ...,
         content_cut: _builtins.bool = ...,
+        revised: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "checks", b"checks", "content", b"content", "content_cut", b"content_cut", "rank", b"rank", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "checks", b"checks", "content", b"content", "content_cut", b"content_cut", "rank", b"rank", "revised", b"revised", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -225,17 +229,21 @@ class Dissent(_message.Message):
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    ARGUMENT_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     content: _builtins.str
+    argument: _builtins.str
+    """The best that a judge said for it, where one did."""
     def __init__(
         self,
         *,
         agent_id: _builtins.str = ...,
         content: _builtins.str = ...,
+        argument: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "content", b"content"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "argument", b"argument", "content", b"content"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,6 +312,26 @@ Global___Decision: _TypeAlias = Decision  # noqa: Y015
 class ExplainDecisionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class NumbersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DECISION_FIELD_NUMBER: _builtins.int
     PROPOSALS_FIELD_NUMBER: _builtins.int
     DISSENT_FIELD_NUMBER: _builtins.int
@@ -311,8 +339,25 @@ class ExplainDecisionResponse(_message.Message):
     BASED_ON_FIELD_NUMBER: _builtins.int
     STORY_TITLE_FIELD_NUMBER: _builtins.int
     TASK_TITLE_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    CHOSEN_BECAUSE_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    FLIPS_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: _builtins.int
     story_title: _builtins.str
     task_title: _builtins.str
+    chosen_because: _builtins.str
+    """Why `auto` chose the protocol; empty where it was asked for by name."""
+    verdicts: _builtins.int
+    """Judgements of a pair in one order, and pairs that were judged differently in the two orders."""
+    flips: _builtins.int
+    calls: _builtins.int
+    """Calls to the model, tokens of prompts and answers, and seconds that the deliberation took."""
+    tokens: _builtins.int
+    duration_seconds: _builtins.float
     @_builtins.property
     def decision(self) -> Global___Decision: ...
     @_builtins.property
@@ -327,6 +372,14 @@ class ExplainDecisionResponse(_message.Message):
     def based_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Decisions that the task built on."""
 
+    @_builtins.property
+    def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The protocol's numbers by name."""
+
+    @_builtins.property
+    def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedPhase]:
+        """Phases of the protocol that were not run, with the reason."""
+
     def __init__(
         self,
         *,
@@ -337,14 +390,44 @@ class ExplainDecisionResponse(_message.Message):
         based_on: _abc.Iterable[_builtins.str] | None = ...,
         story_title: _builtins.str = ...,
         task_title: _builtins.str = ...,
+        numbers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        chosen_because: _builtins.str = ...,
+        verdicts: _builtins.int = ...,
+        flips: _builtins.int = ...,
+        skipped: _abc.Iterable[Global___SkippedPhase] | None = ...,
+        calls: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        duration_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["based_on", b"based_on", "decision", b"decision", "dissent", b"dissent", "missing", b"missing", "proposals", b"proposals", "story_title", b"story_title", "task_title", b"task_title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["based_on", b"based_on", "calls", b"calls", "chosen_because", b"chosen_because", "decision", b"decision", "dissent", b"dissent", "duration_seconds", b"duration_seconds", "flips", b"flips", "missing", b"missing", "numbers", b"numbers", "proposals", b"proposals", "skipped", b"skipped", "story_title", b"story_title", "task_title", b"task_title", "tokens", b"tokens", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainDecisionResponse: _TypeAlias = ExplainDecisionResponse  # noqa: Y015
+
+@_typing.final
+class SkippedPhase(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    phase: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        phase: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkippedPhase: _TypeAlias = SkippedPhase  # noqa: Y015
 
 @_typing.final
 class MissingAgent(_message.Message):

@@ -661,16 +661,32 @@ class GetPlanProgressResponse(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     story_id: _builtins.str
     state: _builtins.str
     """running or completed."""
+    round: _builtins.int
+    """How often it has been closed, the time that is under way included: a retry opens a completed plan again."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskProgress]: ...
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """Of all tasks together, all their tries included: the limit, what is set aside for those that run, and what those that
+        ended used.
+        """
+
+    @_builtins.property
+    def reserved(self) -> Global___Budget: ...
+    @_builtins.property
+    def spent(self) -> Global___Budget: ...
     def __init__(
         self,
         *,
@@ -680,10 +696,14 @@ class GetPlanProgressResponse(_message.Message):
         tasks: _abc.Iterable[Global___TaskProgress] | None = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
+        round: _builtins.int = ...,
+        budget: Global___Budget | None = ...,
+        reserved: Global___Budget | None = ...,
+        spent: Global___Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "ended_at", b"ended_at", "reserved", b"reserved", "spent", b"spent", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "plan_id", b"plan_id", "started_at", b"started_at", "state", b"state", "story_id", b"story_id", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "ended_at", b"ended_at", "plan_id", b"plan_id", "reserved", b"reserved", "round", b"round", "spent", b"spent", "started_at", b"started_at", "state", b"state", "story_id", b"story_id", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -701,6 +721,7 @@ class TaskProgress(_message.Message):
     DELIBERATION_ID_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     title: _builtins.str
     role: _builtins.str
@@ -710,6 +731,8 @@ class TaskProgress(_message.Message):
     decision_id: _builtins.str
     reason: _builtins.str
     """Why it failed or was skipped."""
+    number: _builtins.int
+    """Which try of the task this is, from 1."""
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -723,10 +746,11 @@ class TaskProgress(_message.Message):
         deliberation_id: _builtins.str = ...,
         decision_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "deliberation_id", b"deliberation_id", "depends_on", b"depends_on", "reason", b"reason", "role", b"role", "state", b"state", "task_id", b"task_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "deliberation_id", b"deliberation_id", "depends_on", b"depends_on", "number", b"number", "reason", b"reason", "role", b"role", "state", b"state", "task_id", b"task_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -736,16 +760,41 @@ Global___TaskProgress: _TypeAlias = TaskProgress  # noqa: Y015
 class Council(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class NumbersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROLE_FIELD_NUMBER: _builtins.int
     QUORUM_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
     AGENTS_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     quorum: _builtins.int
     """How many answers decide."""
     protocol: _builtins.str
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Agent]: ...
+    @_builtins.property
+    def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The protocol's numbers by name; those not named have their defaults."""
+
     def __init__(
         self,
         *,
@@ -753,10 +802,11 @@ class Council(_message.Message):
         quorum: _builtins.int = ...,
         protocol: _builtins.str = ...,
         agents: _abc.Iterable[Global___Agent] | None = ...,
+        numbers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "protocol", b"protocol", "quorum", b"quorum", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "numbers", b"numbers", "protocol", b"protocol", "quorum", b"quorum", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -796,17 +846,42 @@ Global___Agent: _TypeAlias = Agent  # noqa: Y015
 class CreateCouncilRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class NumbersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROLE_FIELD_NUMBER: _builtins.int
     AGENTS_FIELD_NUMBER: _builtins.int
     QUORUM_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     agents: _builtins.int
     """1 to 15."""
     quorum: _builtins.int
     """0 for the default, else 1 to the number of agents."""
     protocol: _builtins.str
-    """Empty for the default."""
+    """Empty for the default, `auto`."""
+    @_builtins.property
+    def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The protocol's numbers by name; those not named have their defaults."""
+
     def __init__(
         self,
         *,
@@ -814,10 +889,11 @@ class CreateCouncilRequest(_message.Message):
         agents: _builtins.int = ...,
         quorum: _builtins.int = ...,
         protocol: _builtins.str = ...,
+        numbers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "protocol", b"protocol", "quorum", b"quorum", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "numbers", b"numbers", "protocol", b"protocol", "quorum", b"quorum", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

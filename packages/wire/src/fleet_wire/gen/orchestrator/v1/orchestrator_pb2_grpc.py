@@ -130,7 +130,7 @@ class OrchestratorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelDeliberation(self, request, context):
-        """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended.
+        """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,8 +165,8 @@ class OrchestratorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RetryTask(self, request, context):
-        """Runs a failed or cancelled task again, as its next try, and what was skipped because of it. FAILED_PRECONDITION for a
-        task in another state.
+        """Runs a failed or cancelled task again, as its next try, and lets what depends on it and was skipped wait for it again.
+        While that try waits or runs, a further call answers with it. FAILED_PRECONDITION for a task in another state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

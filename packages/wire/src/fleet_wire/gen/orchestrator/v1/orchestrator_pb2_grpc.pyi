@@ -44,7 +44,7 @@ class OrchestratorServiceStub:
     checks, and the text as the model writes it. Text is live only: what was written before the call is not repeated.
     """
     CancelDeliberation: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelDeliberationRequest, _orchestrator_pb2.CancelDeliberationResponse]
-    """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended."""
+    """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended otherwise."""
     GetDeliberationResult: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.GetDeliberationResultRequest, _orchestrator_pb2.GetDeliberationResultResponse]
     """State, jobs and, once it has ended, the outcome. NOT_FOUND for an unknown deliberation."""
     ListDeliberations: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListDeliberationsRequest, _orchestrator_pb2.ListDeliberationsResponse]
@@ -54,8 +54,8 @@ class OrchestratorServiceStub:
     CancelPlan: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelPlanRequest, _orchestrator_pb2.CancelPlanResponse]
     """Cancels what runs of the plan and skips what waits; what is decided stays. FAILED_PRECONDITION where it has ended."""
     RetryTask: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.RetryTaskRequest, _orchestrator_pb2.RetryTaskResponse]
-    """Runs a failed or cancelled task again, as its next try, and what was skipped because of it. FAILED_PRECONDITION for a
-    task in another state.
+    """Runs a failed or cancelled task again, as its next try, and lets what depends on it and was skipped wait for it again.
+    While that try waits or runs, a further call answers with it. FAILED_PRECONDITION for a task in another state.
     """
     CreateCouncil: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.CreateCouncilRequest, _orchestrator_pb2.CreateCouncilResponse]
     """ALREADY_EXISTS where the role has a council."""
@@ -86,7 +86,7 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     checks, and the text as the model writes it. Text is live only: what was written before the call is not repeated.
     """
     CancelDeliberation: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelDeliberationRequest, _orchestrator_pb2.CancelDeliberationResponse]  # type: ignore[assignment]
-    """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended."""
+    """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended otherwise."""
     GetDeliberationResult: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.GetDeliberationResultRequest, _orchestrator_pb2.GetDeliberationResultResponse]  # type: ignore[assignment]
     """State, jobs and, once it has ended, the outcome. NOT_FOUND for an unknown deliberation."""
     ListDeliberations: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListDeliberationsRequest, _orchestrator_pb2.ListDeliberationsResponse]  # type: ignore[assignment]
@@ -96,8 +96,8 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     CancelPlan: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelPlanRequest, _orchestrator_pb2.CancelPlanResponse]  # type: ignore[assignment]
     """Cancels what runs of the plan and skips what waits; what is decided stays. FAILED_PRECONDITION where it has ended."""
     RetryTask: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.RetryTaskRequest, _orchestrator_pb2.RetryTaskResponse]  # type: ignore[assignment]
-    """Runs a failed or cancelled task again, as its next try, and what was skipped because of it. FAILED_PRECONDITION for a
-    task in another state.
+    """Runs a failed or cancelled task again, as its next try, and lets what depends on it and was skipped wait for it again.
+    While that try waits or runs, a further call answers with it. FAILED_PRECONDITION for a task in another state.
     """
     CreateCouncil: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CreateCouncilRequest, _orchestrator_pb2.CreateCouncilResponse]  # type: ignore[assignment]
     """ALREADY_EXISTS where the role has a council."""
@@ -143,7 +143,7 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_pb2.CancelDeliberationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.CancelDeliberationResponse, _abc.Awaitable[_orchestrator_pb2.CancelDeliberationResponse]]:
-        """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended."""
+        """Ends it with the reason `cancelled`, and stops its calls to the model. FAILED_PRECONDITION where it has ended otherwise."""
 
     @_abc_1.abstractmethod
     def GetDeliberationResult(
@@ -183,8 +183,8 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_pb2.RetryTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.RetryTaskResponse, _abc.Awaitable[_orchestrator_pb2.RetryTaskResponse]]:
-        """Runs a failed or cancelled task again, as its next try, and what was skipped because of it. FAILED_PRECONDITION for a
-        task in another state.
+        """Runs a failed or cancelled task again, as its next try, and lets what depends on it and was skipped wait for it again.
+        While that try waits or runs, a further call answers with it. FAILED_PRECONDITION for a task in another state.
         """
 
     @_abc_1.abstractmethod
