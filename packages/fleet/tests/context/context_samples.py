@@ -61,17 +61,26 @@ def completed(
             "story_id": story_id,
             "decision_id": ids.decision_id(deliberation),
             "role": role,
-            "protocol": "consensus",
+            "protocol": "tournament",
             "winner": winner,
             "decision": events.DecisionText(
                 title=f"Decision on {task_id}", content=f"Do {task_id} with Argon2.", rationale="Best checks."
             ),
             "ranking": [
-                events.Ranked(agent_id=winner, rank=1, score=0.9, checks=[passed, unrun], content="Argon2"),
+                events.Ranked(
+                    agent_id=winner, rank=1, score=0.9, checks=[passed, unrun], content="Argon2", revised=True
+                ),
                 events.Ranked(agent_id=other, rank=2, score=0.4, checks=[passed], content="bcrypt", content_cut=True),
             ],
             "margin": 0.5,
-            "dissent": [events.Dissent(agent_id=other, content="bcrypt is older")],
+            "numbers": {"finalists": 4},
+            "chosen_because": "an open task",
+            "verdicts": 2,
+            "flips": 1,
+            "skipped": [events.SkippedPhase(phase="rerun", reason="no sandbox")],
+            "calls": 5,
+            "usage": events.Usage(prompt=90, completion=10),
+            "dissent": [events.Dissent(agent_id=other, content="bcrypt is older", argument="it is everywhere")],
             "missing": [events.MissingAgent(agent_id=ids.agent_id(role, 3), reason="timeout")],
             "duration_seconds": 1.5,
             "decided_at": NOW + dt.timedelta(minutes=minute),

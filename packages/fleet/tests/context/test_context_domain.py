@@ -27,7 +27,7 @@ def decision(name: str, content: str = "Use Argon2.", minute: int = 0, role: str
         plan_id="plan-1",
         task_id=name,
         role=role,
-        protocol="consensus",
+        protocol="tournament",
         winner="agent-DEV-001",
         title=f"Decision {name}",
         content=content,

@@ -166,7 +166,13 @@ async def test_events_become_memory_and_context_updated(
         ("agent-DEV-001", 1, ["passed", "not_run"]),
         ("agent-DEV-002", 2, ["passed"]),
     ]
-    assert [(d.agent_id, d.content) for d in why.dissent] == [("agent-DEV-002", "bcrypt is older")]
+    assert [p.revised for p in why.proposals] == [True, False]
+    assert [(d.agent_id, d.content, d.argument) for d in why.dissent] == [
+        ("agent-DEV-002", "bcrypt is older", "it is everywhere")
+    ]
+    assert (dict(why.numbers), why.chosen_because, why.verdicts, why.flips) == ({"finalists": 4}, "an open task", 2, 1)
+    assert [(s.phase, s.reason) for s in why.skipped] == [("rerun", "no sandbox")]
+    assert (why.calls, why.tokens, why.duration_seconds) == (5, 100, 1.5)
     assert [(m.agent_id, m.reason) for m in why.missing] == [("agent-DEV-003", "timeout")]
     assert (why.story_title, why.task_title) == ("Login", "Title of api")
 

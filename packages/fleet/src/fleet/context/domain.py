@@ -127,6 +127,22 @@ class Context(msgspec.Struct, frozen=True):
     hash: str
 
 
+class How(msgspec.Struct, frozen=True):
+    """What it took to decide. `flips` of the `verdicts`' pairs were judged differently in the two orders."""
+
+    numbers: dict[str, float] = {}
+    chosen_because: str = ""
+    verdicts: int = 0
+    flips: int = 0
+    skipped: tuple[events.SkippedPhase, ...] = ()
+    calls: int = 0
+
+
+def how(event: events.DeliberationCompleted) -> How:
+    """What it took to decide."""
+    return How(event.numbers, event.chosen_because, event.verdicts, event.flips, tuple(event.skipped), event.calls)
+
+
 def task_key(plan_id: str, task_id: str) -> str:
     """Id of a task's node."""
     return f"{plan_id}/{task_id}"

@@ -2,7 +2,7 @@
 
 (Story)-[:HAS_PLAN]->(Plan)-[:HAS_TASK]->(Task)-[:DEPENDS_ON]->(Task), (Task)-[:DELIBERATED_IN]->(Deliberation),
 (Deliberation)-[:HAS_PROPOSAL]->(Proposal), (Deliberation)-[:DECIDED]->(Decision)-[:CHOSE]->(Proposal),
-(Proposal)-[:DISSENTS_FROM {content}]->(Decision)-[:BASED_ON]->(Decision).
+(Proposal)-[:DISSENTS_FROM {content, argument}]->(Decision)-[:BASED_ON]->(Decision).
 
 Every event leaves an (Arrival) with its message id, its content's fingerprint and the version it gave its story. An event that
 comes again finds its Arrival and writes nothing; so does another content under the same id: the first one stays. An event
@@ -44,16 +44,22 @@ SCHEMA = tuple(
     for label, key in KEYS.items()
 )
 
-_OPEN_STORY = """
+# A write to the story comes first: it makes other writers of this story wait for, or fail after, this one.
+_OPEN = """
 MERGE (s:Story {story_id: $story_id}) ON CREATE SET s.version = 0, s.born = $born
-SET s.lock = true"""  # the write comes first: it makes other writers of this story wait for, or fail after, this one
-_READ_STORY = """
-MERGE (s:Story {story_id: $story_id})
-RETURN s.text_version AS text_version, s.text_plan AS text_plan, s.state_version AS state_version"""
+SET s.lock = true
+MERGE (a:Arrival {event: $event})
+RETURN a.fingerprint AS fingerprint, a.version AS version,
+       s.text_version AS text_version, s.text_plan AS text_plan, s.state_version AS state_version"""
+_CLOSE = """
+MERGE (s:Story {story_id: $story_id}) SET s.version = s.version + 1
+MERGE (a:Arrival {event: $event}) SET a.fingerprint = $fingerprint, a.version = s.version
+RETURN a.version AS version"""
+_OPEN_WITHOUT_STORY = "MERGE (a:Arrival {event: $event}) RETURN a.fingerprint AS fingerprint, a.version AS version"
+_CLOSE_WITHOUT_STORY = """
+MERGE (a:Arrival {event: $event}) SET a.fingerprint = $fingerprint, a.version = 0
+RETURN a.version AS version"""
 _SET_STORY = "MERGE (s:Story {story_id: $story_id}) SET s += $values"
-_NEXT_VERSION = "MERGE (s:Story {story_id: $story_id}) SET s.version = s.version + 1 RETURN s.version AS version"
-_ARRIVAL = "MERGE (a:Arrival {event: $event}) RETURN a.fingerprint AS fingerprint, a.version AS version"
-_SET_ARRIVAL = "MERGE (a:Arrival {event: $event}) SET a.fingerprint = $fingerprint, a.version = $version"
 _LINK_PLAN = """
 MERGE (s:Story {story_id: $story_id})
 MERGE (p:Plan {plan_id: $plan_id}) ON CREATE SET p.story_id = $story_id
@@ -87,7 +93,7 @@ _DISSENT = """
 UNWIND $dissent AS entry
 MERGE (c:Decision {decision_id: $decision_id})
 MERGE (p:Proposal {key: entry.key})
-MERGE (p)-[r:DISSENTS_FROM]->(c) SET r.content = entry.content"""
+MERGE (p)-[r:DISSENTS_FROM]->(c) SET r.content = entry.content, r.argument = entry.argument"""
 _BASE = """
 UNWIND $based_on AS id
 MERGE (c:Decision {decision_id: $decision_id})
@@ -135,33 +141,28 @@ async def record(graph: Graph, event: events.Event, story_id: str, born: str) ->
     name, fingerprint = event.message_id(), hashlib.sha256(events.encode(event)).hexdigest()
 
     async def work(tx: neo4j.AsyncManagedTransaction) -> Recorded:
-        if story_id:
-            await rows(tx, _OPEN_STORY, story_id=story_id, born=born)
-        [arrival] = await rows(tx, _ARRIVAL, event=name)
-        if arrival["fingerprint"] is not None:
-            return Recorded(arrival["version"], new=False, same=arrival["fingerprint"] == fingerprint)
-        await _fill(tx, event)
-        version = 0
-        if story_id:
-            [story] = await rows(tx, _NEXT_VERSION, story_id=story_id)
-            version = story["version"]
-        await rows(tx, _SET_ARRIVAL, event=name, fingerprint=fingerprint, version=version)
-        return Recorded(version, new=True, same=True)
+        begin, end = (_OPEN, _CLOSE) if story_id else (_OPEN_WITHOUT_STORY, _CLOSE_WITHOUT_STORY)
+        [found] = await rows(tx, begin, event=name, story_id=story_id, born=born)
+        if found["fingerprint"] is not None:
+            return Recorded(found["version"], new=False, same=found["fingerprint"] == fingerprint)
+        await _fill(tx, event, found)
+        [closed] = await rows(tx, end, event=name, story_id=story_id, fingerprint=fingerprint)
+        return Recorded(closed["version"], new=True, same=True)
 
     return await graph.write(work)
 
 
-async def _fill(tx: neo4j.AsyncManagedTransaction, event: events.Event) -> None:
+async def _fill(tx: neo4j.AsyncManagedTransaction, event: events.Event, story: Mapping[str, Any]) -> None:
+    """Writes what the event says; `story` is the state its story is in."""
     match event:
         case events.StoryCreated():
-            await _fill_text(tx, event.story_id, 0, "", {"title": event.title, "brief": event.brief})
+            await _fill_text(tx, story, event.story_id, 0, "", {"title": event.title, "brief": event.brief})
         case events.StoryTransitioned():
-            [story] = await rows(tx, _READ_STORY, story_id=event.story_id)
             if story["state_version"] is None or event.version > story["state_version"]:
                 values = {"state": event.to_state, "state_version": event.version, "state_actor": event.actor}
                 await rows(tx, _SET_STORY, story_id=event.story_id, values=values)
         case events.PlanApproved():
-            await _fill_plan(tx, event)
+            await _fill_plan(tx, event, story)
         case events.DeliberationCompleted():
             await _fill_decision(tx, event)
         case _:
@@ -169,10 +170,14 @@ async def _fill(tx: neo4j.AsyncManagedTransaction, event: events.Event) -> None:
 
 
 async def _fill_text(
-    tx: neo4j.AsyncManagedTransaction, story_id: str, version: int, plan_id: str, values: Mapping[str, Any]
+    tx: neo4j.AsyncManagedTransaction,
+    story: Mapping[str, Any],
+    story_id: str,
+    version: int,
+    plan_id: str,
+    values: Mapping[str, Any],
 ) -> None:
     """The story's text: that of its newest plan, whatever came first."""
-    [story] = await rows(tx, _READ_STORY, story_id=story_id)
     if story["text_version"] is None or (version, plan_id) > (story["text_version"], story["text_plan"]):
         values = {**values, "text_version": version, "text_plan": plan_id}
         await rows(tx, _SET_STORY, story_id=story_id, values=values)
@@ -184,10 +189,10 @@ async def _link_plan(tx: neo4j.AsyncManagedTransaction, story_id: str, plan_id: 
         raise Invalid(f"story_id: plan {plan_id} belongs to story {plan['story_id']}, not to {story_id}")
 
 
-async def _fill_plan(tx: neo4j.AsyncManagedTransaction, event: events.PlanApproved) -> None:
-    plan, story = event.plan_id, event.story
+async def _fill_plan(tx: neo4j.AsyncManagedTransaction, event: events.PlanApproved, story: Mapping[str, Any]) -> None:
+    plan = event.plan_id
     await _link_plan(tx, event.story_id, plan)
-    await _fill_text(tx, event.story_id, event.plan_version, plan, msgspec.to_builtins(story))
+    await _fill_text(tx, story, event.story_id, event.plan_version, plan, msgspec.to_builtins(event.story))
     values = {
         "plan_version": event.plan_version,
         "approved_by": event.approved_by,
@@ -217,7 +222,8 @@ async def _fill_plan(tx: neo4j.AsyncManagedTransaction, event: events.PlanApprov
         for other in task.depends_on
     ]
     await rows(tx, _SET_TASKS, plan_id=plan, tasks=tasks)
-    await rows(tx, _LINK_TASKS, edges=edges)
+    if edges:
+        await rows(tx, _LINK_TASKS, edges=edges)
 
 
 async def _fill_decision(tx: neo4j.AsyncManagedTransaction, event: events.DeliberationCompleted) -> None:
@@ -233,6 +239,7 @@ async def _fill_decision(tx: neo4j.AsyncManagedTransaction, event: events.Delibe
         "completion_tokens": event.usage.completion,
         "cached_tokens": event.usage.cached,
         "missing": _json(event.missing),
+        "how": _json(domain.how(event)),
     }
     decision = {
         **belongs,
@@ -258,6 +265,7 @@ async def _fill_decision(tx: neo4j.AsyncManagedTransaction, event: events.Delibe
                 "checks": _json(entry.checks),
                 "content": entry.content,
                 "content_cut": entry.content_cut,
+                "revised": entry.revised,
             },
         }
         for entry in event.ranking
@@ -266,11 +274,17 @@ async def _fill_decision(tx: neo4j.AsyncManagedTransaction, event: events.Delibe
     winner = domain.proposal_key(event.deliberation_id, event.winner)
     await rows(tx, _CHOOSE, decision_id=event.decision_id, winner=winner)
     dissent = [
-        {"key": domain.proposal_key(event.deliberation_id, entry.agent_id), "content": entry.content}
+        {
+            "key": domain.proposal_key(event.deliberation_id, entry.agent_id),
+            "content": entry.content,
+            "argument": entry.argument,
+        }
         for entry in event.dissent
     ]
-    await rows(tx, _DISSENT, decision_id=event.decision_id, dissent=dissent)
-    await rows(tx, _BASE, decision_id=event.decision_id, based_on=event.based_on)
+    if dissent:
+        await rows(tx, _DISSENT, decision_id=event.decision_id, dissent=dissent)
+    if event.based_on:
+        await rows(tx, _BASE, decision_id=event.decision_id, based_on=event.based_on)
     if event.plan_id:
         await _link_plan(tx, event.story_id, event.plan_id)
         key = domain.task_key(event.plan_id, event.task_id)

@@ -18,8 +18,12 @@ READINGS = 5
 
 _HEAD = "MATCH (s:Story {story_id: $story_id}) RETURN s.born AS born, s.version AS version"
 _STORY = "MATCH (s:Story {story_id: $story_id}) RETURN s"
-_PLAN = "MATCH (p:Plan {plan_id: $plan_id}) RETURN p"
 _TASK = "MATCH (t:Task {key: $key}) RETURN t"
+_SUBJECT = """
+MATCH (s:Story {story_id: $story_id})
+OPTIONAL MATCH (p:Plan {plan_id: $plan_id})
+OPTIONAL MATCH (t:Task {key: $key})
+RETURN s, p, t"""
 _REQUIRED = "UNWIND $required AS id MATCH (c:Decision {decision_id: id}) WHERE c.decided_at IS NOT NULL RETURN c"
 _DEPENDED_ON = """
 MATCH (t:Task {key: $key})-[:DEPENDS_ON]->(:Task)-[:DELIBERATED_IN]->(:Deliberation)-[:DECIDED]->(c:Decision)
@@ -30,13 +34,13 @@ MATCH (s:Story {story_id: $story_id})-[:HAS_PLAN]->(:Plan)-[:HAS_TASK]->(:Task)
 WHERE c.role IN $roles
 RETURN c"""
 _DECISION = "MATCH (c:Decision {decision_id: $decision_id}) WHERE c.decided_at IS NOT NULL RETURN c"
-_DELIBERATION = "MATCH (d:Deliberation {deliberation_id: $deliberation_id}) RETURN d.missing AS missing"
+_DELIBERATION = "MATCH (d:Deliberation {deliberation_id: $deliberation_id}) RETURN d"
 _PROPOSALS = """
 MATCH (d:Deliberation {deliberation_id: $deliberation_id})-[:HAS_PROPOSAL]->(p:Proposal)
 RETURN p ORDER BY p.rank, p.agent_id"""
 _DISSENT = """
 MATCH (p:Proposal)-[r:DISSENTS_FROM]->(c:Decision {decision_id: $decision_id})
-RETURN p.agent_id AS agent_id, r.content AS content ORDER BY p.rank, p.agent_id"""
+RETURN p.agent_id AS agent_id, r.content AS content, r.argument AS argument ORDER BY p.rank, p.agent_id"""
 _BASED_ON = """
 MATCH (c:Decision {decision_id: $decision_id})-[:BASED_ON]->(b:Decision)
 RETURN b.decision_id AS id ORDER BY b.decision_id"""
@@ -59,11 +63,13 @@ class Proposal:
     checks: tuple[events.Check, ...]
     content: str
     content_cut: bool
+    revised: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """A decision with what it was chosen from. Titles are empty for an ad-hoc one, or before its plan has arrived."""
+    """A decision with what it was chosen from, and what that took: `tokens` of prompts and answers. Titles are empty for an
+    ad-hoc one, or before its plan has arrived."""
 
     decision: domain.Decision
     proposals: tuple[Proposal, ...]
@@ -72,6 +78,9 @@ class Explanation:
     based_on: tuple[str, ...]
     story_title: str
     task_title: str
+    how: domain.How
+    tokens: int
+    duration_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,18 +159,19 @@ async def _head(tx: neo4j.AsyncManagedTransaction, story_id: str) -> domain.Stor
 
 async def _facts(tx: neo4j.AsyncManagedTransaction, request: domain.ContextRequest) -> domain.Facts | None:
     """None where the story was written between the first and the last reading: then parts may be of two versions."""
-    before = await _head(tx, request.story_id)
-    plans = await rows(tx, _PLAN, plan_id=request.plan_id)
-    if not plans or plans[0]["p"].get("plan_version") is None:
+    key = domain.task_key(request.plan_id, request.task_id)
+    found = await rows(tx, _SUBJECT, story_id=request.story_id, plan_id=request.plan_id, key=key)
+    story, plan, task = (found[0][name] or {} for name in "spt") if found else ({}, {}, {})
+    if plan.get("plan_version") is None:
         raise Unavailable(f"plan {request.plan_id} is not in the graph yet")
-    owner = plans[0]["p"]["story_id"]
+    owner = plan["story_id"]
     if owner != request.story_id:
         raise Invalid(f"story_id: plan {request.plan_id} belongs to story {owner}, not to {request.story_id}")
-    key = domain.task_key(request.plan_id, request.task_id)
-    tasks = await rows(tx, _TASK, key=key)
-    if not tasks or tasks[0]["t"].get("title") is None:
+    if task.get("title") is None:
         raise NotFound(f"plan {request.plan_id} has no task {request.task_id}")
-    required = _decisions(await rows(tx, _REQUIRED, required=list(request.required)))
+    required: tuple[domain.Decision, ...] = ()
+    if request.required:
+        required = _decisions(await rows(tx, _REQUIRED, required=list(request.required)))
     missing = sorted(set(request.required) - {decision.decision_id for decision in required})
     if missing:
         raise Unavailable(f"not in the graph yet: {', '.join(missing)}")
@@ -173,14 +183,13 @@ async def _facts(tx: neo4j.AsyncManagedTransaction, request: domain.ContextReque
     depended_on = _decisions(await rows(tx, _DEPENDED_ON, key=key))
     roles = sorted(domain.VISIBLE_ROLES[request.role])
     visible = _decisions(await rows(tx, _VISIBLE, story_id=request.story_id, roles=roles))
-    [story] = await rows(tx, _STORY, story_id=request.story_id)
-    after = await _head(tx, request.story_id)
-    if before is None or before != after:
+    head = domain.StoryHead(request.story_id, story["born"], story["version"])
+    if await _head(tx, request.story_id) != head:
         return None
     return domain.Facts(
-        head=before,
-        story=_story(story["s"]),
-        task=_task(tasks[0]["t"]),
+        head=head,
+        story=_story(story),
+        task=_task(task),
         required=required,
         depended_on=depended_on,
         visible=visible,
@@ -193,20 +202,25 @@ async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Expla
         raise NotFound(f"there is no decision {decision_id}")
     decision = _decision(found[0]["c"])
     deliberation = {"deliberation_id": decision.deliberation_id}
-    [record] = await rows(tx, _DELIBERATION, **deliberation)
+    [row] = await rows(tx, _DELIBERATION, **deliberation)
+    record = row["d"]
     story = await rows(tx, _STORY, story_id=decision.story_id)
     task = await rows(tx, _TASK, key=domain.task_key(decision.plan_id, decision.task_id))
     return Explanation(
         decision=decision,
         proposals=tuple(_proposal(row["p"]) for row in await rows(tx, _PROPOSALS, **deliberation)),
         dissent=tuple(
-            events.Dissent(agent_id=row["agent_id"], content=row["content"])
+            events.Dissent(agent_id=row["agent_id"], content=row["content"], argument=row["argument"] or "")
             for row in await rows(tx, _DISSENT, decision_id=decision_id)
         ),
         missing=msgspec.json.decode(record["missing"], type=tuple[events.MissingAgent, ...]),
         based_on=tuple(row["id"] for row in await rows(tx, _BASED_ON, decision_id=decision_id)),
         story_title=story[0]["s"].get("title") or "" if story else "",
         task_title=task[0]["t"].get("title") or "" if task else "",
+        # A decision of an earlier release says less.
+        how=msgspec.json.decode(record.get("how") or "{}", type=domain.How),
+        tokens=(record.get("prompt_tokens") or 0) + (record.get("completion_tokens") or 0),
+        duration_seconds=record.get("duration_seconds") or 0.0,
     )
 
 
@@ -242,6 +256,7 @@ def _proposal(node: dict[str, Any]) -> Proposal:
         checks=msgspec.json.decode(node["checks"], type=tuple[events.Check, ...]),
         content=node["content"],
         content_cut=node["content_cut"],
+        revised=bool(node.get("revised")),
     )
 
 

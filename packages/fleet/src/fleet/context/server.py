@@ -61,11 +61,22 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         return context_pb2.ExplainDecisionResponse(
             decision=_decision(found.decision),
             proposals=[_proposal(proposal) for proposal in found.proposals],
-            dissent=[context_pb2.Dissent(agent_id=entry.agent_id, content=entry.content) for entry in found.dissent],
+            dissent=[
+                context_pb2.Dissent(agent_id=entry.agent_id, content=entry.content, argument=entry.argument)
+                for entry in found.dissent
+            ],
             missing=[context_pb2.MissingAgent(agent_id=entry.agent_id, reason=entry.reason) for entry in found.missing],
             based_on=found.based_on,
             story_title=found.story_title,
             task_title=found.task_title,
+            numbers=found.how.numbers,
+            chosen_because=found.how.chosen_because,
+            verdicts=found.how.verdicts,
+            flips=found.how.flips,
+            skipped=[context_pb2.SkippedPhase(phase=it.phase, reason=it.reason) for it in found.how.skipped],
+            calls=found.how.calls,
+            tokens=found.tokens,
+            duration_seconds=found.duration_seconds,
         )
 
     async def SearchDecisions(  # type: ignore[override, unused-ignore]
@@ -111,4 +122,5 @@ def _proposal(proposal: reading.Proposal) -> context_pb2.Proposal:
         ],
         content=proposal.content,
         content_cut=proposal.content_cut,
+        revised=proposal.revised,
     )
