@@ -13,7 +13,11 @@
         requirements: [What an answer must deal with]
         acceptance: [How one sees that it is done]
         depends_on: [another-task]
-        protocol: consensus                   # [a-z_]{1,32}; the council's own unless given
+        protocol: best_of_n                   # or single, vote, tournament, peer_review, auto; the council's own unless given
+        numbers: {testers: 2}                 # of the protocol; those not named have their defaults
+        budget: {tokens: 40000, calls: 20, seconds: 300}     # what may be spent at most; no limit unless given
+        entry_point: slugify                  # the function that a code task asks for
+    budget: {tokens: 200000}                  # of all tasks together
 
 An unknown key is an error: a misspelt `depends-on` must not run tasks in another order than meant.
 """
@@ -27,6 +31,8 @@ import yaml
 from msgspec import Meta, Struct
 
 from fleet.deliberation.plan_rules import PROTOCOL_PATTERN, check_order
+from fleet.planmessages import budget_message, check_budget, check_how, task_message
+from fleet_wire import events
 from fleet_wire.errors import Invalid, NotFound
 from fleet_wire.events import Id, Role, StoryPhase
 from fleet_wire.gen.planning.v1 import planning_pb2, planning_pb2_grpc
@@ -51,6 +57,10 @@ class Story(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     phase: StoryPhase = "build"
 
 
+class Budget(events.Budget, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be spent at most."""
+
+
 class Task(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One thing that a council decides."""
 
@@ -62,6 +72,9 @@ class Task(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     acceptance: list[Text] = []
     depends_on: list[Id] = []
     protocol: Protocol | None = None
+    numbers: dict[str, float] = {}
+    budget: Budget = Budget()
+    entry_point: str = ""
 
 
 class PlanFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +83,7 @@ class PlanFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     story: Story
     tasks: list[Task] = []
     roles: list[Role] = []
+    budget: Budget = Budget()
 
 
 class _Loader(yaml.SafeLoader):
@@ -159,29 +173,25 @@ async def submit(
         ),
         "planning",
     )
-    tasks = [
-        planning_pb2.Task(
-            task_id=task.task_id,
-            title=task.title,
-            description=task.description,
-            role=task.role,
-            requirements=task.requirements,
-            acceptance=task.acceptance,
-            depends_on=task.depends_on,
-            protocol=task.protocol or "",
-        )
-        for task in plan.tasks
-    ]
+    tasks = [task_message(_plan_task(task)) for task in plan.tasks]
     proposed = await call(
         planning.ProposePlan(
             planning_pb2.ProposePlanRequest(
-                request_id=request_id, story_id=story.story.story_id, roles=plan.roles, tasks=tasks
+                request_id=request_id,
+                story_id=story.story.story_id,
+                roles=plan.roles,
+                tasks=tasks,
+                budget=budget_message(plan.budget),
             ),
             timeout=RPC_SECONDS,
         ),
         "planning",
     )
     return story.story.story_id, proposed.plan.plan_id
+
+
+def _plan_task(task: Task) -> events.PlanTask:
+    return msgspec.convert(task, events.PlanTask, from_attributes=True)
 
 
 def _check_tasks(plan: PlanFile, name: str) -> None:
@@ -195,6 +205,9 @@ def _check_tasks(plan: PlanFile, name: str) -> None:
     if role:
         raise Invalid(f"{name}: roles names {role} more than once")
     try:
+        for index, task in enumerate(plan.tasks):
+            check_how(f"tasks[{index}]", _plan_task(task))
+        check_budget("budget", plan.budget)
         check_order({task.task_id: task.depends_on for task in plan.tasks})
     except Invalid as error:
         raise Invalid(f"{name}: {error}") from error
@@ -225,6 +238,10 @@ _WORDS = {
     f"Expected `str` matching regex {ID_PATTERN!r}": "must match [A-Za-z0-9_-]{1,64}",
     f"Expected `str` matching regex {PROTOCOL_PATTERN!r}": "must match [a-z_]{1,32}",
     "Expected `str` of length >= 1": "must not be empty",
+    "Expected `int` >= 0": "must be 0 or more",
+    "Expected `float` >= 0.0": "must be 0 or more",
+    "Expected `int`": "expected a whole number",
+    "Expected `float`": "expected a number",
     "Expected `object`": "expected keys with values",
     "Expected `array`": "expected a list",
     "Expected `str`": "expected text",

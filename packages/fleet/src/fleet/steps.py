@@ -56,6 +56,11 @@ def step_of(event: events.Event) -> StepName | None:
     return _STEP_OF_EVENT.get(type(event))
 
 
+def proposers(event: events.DeliberationStarted) -> tuple[str, ...]:
+    """The seats of the council that propose, where the protocol's numbers ask fewer than all."""
+    return tuple(event.agents[: int(event.numbers.get("agents", 0)) or None])
+
+
 @dataclasses.dataclass(frozen=True)
 class JobSeen:
     """What the executor says of one job: None and empty where it says nothing."""
@@ -66,7 +71,7 @@ class JobSeen:
 
 
 def steps_of_jobs(jobs: Iterable[JobSeen], seats: Collection[str]) -> dict[StepName, dt.datetime]:
-    """When `submitted` and `running` were reached, as far as the jobs of a deliberation with these seats show it.
+    """When `submitted` and `running` were reached, as far as the jobs of a deliberation with these proposers show it.
 
     `submitted` is when the last of the seats had its first job accepted. `running` is the same moment, once a named actor
     owns a job of each seat: the executor tells no moment of its own for the hand-over, which follows at once.

@@ -15,7 +15,7 @@ def started(deliberation: str, plan: str = "") -> events.DeliberationStarted:
         plan_id=plan,
         story_id="",
         role="DEV",
-        protocol="consensus",
+        protocol="tournament",
         agents=AGENTS,
         deadline=NOW,
     )
@@ -35,7 +35,7 @@ def completed(deliberation: str, plan: str = "") -> events.DeliberationCompleted
         story_id="",
         decision_id=ids.decision_id(deliberation),
         role="DEV",
-        protocol="consensus",
+        protocol="tournament",
         winner=AGENTS[0],
         decision=events.DecisionText(title="The way", content="def way(): pass\x1b[2J", rationale="most agreed"),
         ranking=[events.Ranked(agent_id=AGENTS[0], rank=1, score=1.5, checks=[], content="def way(): pass")],

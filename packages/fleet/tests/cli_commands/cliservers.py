@@ -5,9 +5,10 @@ import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import grpc
 from click.testing import Result
 
-from fleet_wire import rpc
+from fleet_wire import events, ids, rpc
 from fleet_wire.errors import AlreadyExists, NotFound, Precondition
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
@@ -52,6 +53,7 @@ class Planning(planning_pb2_grpc.PlanningServiceServicer):
             state="proposed",
             tasks=request.tasks,
             roles=request.roles,
+            budget=request.budget,
         )
         plan.proposed_at.GetCurrentTime()
         self.plans[plan.plan_id] = plan
@@ -127,36 +129,146 @@ class Context(context_pb2_grpc.ContextServiceServicer):
 
 
 class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
-    """Answers Deliberate with a fixed id and calls `begun` with it; `outcomes` holds (state, outcome) of those that ended."""
+    """Answers Deliberate with a fixed id, or, with `decide`, at once with what that makes of the request. `outcomes` holds
+    (state, outcome) of those that ended, `streams` what is streamed of one each time it is asked for: a stream without an
+    outcome at its end breaks."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
         self.deliberation_id = "delib-test"
-        self.begun: Callable[[str], Awaitable[None]] | None = None
         self.outcomes: dict[str, tuple[str, bytes]] = {}
+        self.streams: list[list[orchestrator_pb2.StreamDeliberationResponse]] = []
+        self.councils: dict[str, orchestrator_pb2.Council] = {}
+        self.decide: Callable[[Any], events.Event] | None = None
 
     async def Deliberate(self, request: Any, context: Any) -> Any:
         self.calls.append(request)
         if request.role == "DATA":
             raise Precondition("the role DATA has no council")
-        if self.begun is not None:
-            await self.begun(self.deliberation_id)
+        if self.decide is not None:
+            ended = self.decide(request)
+            name = ids.deliberation_id(request.request_id, "adhoc", 1)
+            state = "completed" if isinstance(ended, events.DeliberationCompleted) else "failed"
+            self.outcomes[name] = (state, events.encode(ended))
+            return orchestrator_pb2.DeliberateResponse(deliberation_id=name, state="preparing")
         return orchestrator_pb2.DeliberateResponse(deliberation_id=self.deliberation_id, state="preparing")
 
     async def GetDeliberationResult(self, request: Any, context: Any) -> Any:
-        if request.deliberation_id != self.deliberation_id:
-            raise NotFound(f"there is no deliberation {request.deliberation_id}")
-        state, outcome = self.outcomes.get(self.deliberation_id, ("running", b""))
-        found = orchestrator_pb2.Deliberation(deliberation_id=self.deliberation_id, state=state)
+        name = request.deliberation_id
+        if name != self.deliberation_id and name not in self.outcomes:
+            raise NotFound(f"there is no deliberation {name}")
+        state, outcome = self.outcomes.get(name, ("running", b""))
+        found = orchestrator_pb2.Deliberation(deliberation_id=name, state=state)
         found.created_at.GetCurrentTime()
         return orchestrator_pb2.GetDeliberationResultResponse(deliberation=found, outcome=outcome)
 
+    async def StreamDeliberation(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        if request.deliberation_id != self.deliberation_id:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no deliberation {request.deliberation_id}")
+        messages = self.streams.pop(0) if self.streams else []
+        for message in messages:
+            yield message
+        if messages and messages[-1].WhichOneof("happened") != "outcome":
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the orchestrator is stopping")
+
+    async def ListDeliberations(self, request: Any, context: Any) -> Any:
+        self.calls.append(request)
+        found = orchestrator_pb2.Deliberation(
+            deliberation_id=self.deliberation_id,
+            role="DEV",
+            state="running",
+            phase="judge",
+            protocol="tournament",
+            numbers={"finalists": 4},
+            title="Slugs\x1b[2J",
+        )
+        return orchestrator_pb2.ListDeliberationsResponse(deliberations=[found])
+
+    async def CancelDeliberation(self, request: Any, context: Any) -> Any:
+        self.calls.append(request)
+        if request.deliberation_id in self.outcomes:
+            raise Precondition(f"{request.deliberation_id} has ended: {self.outcomes[request.deliberation_id][0]}")
+        return orchestrator_pb2.CancelDeliberationResponse(state="deciding")
+
+    async def GetPlanProgress(self, request: Any, context: Any) -> Any:
+        if request.plan_id != "plan-1":
+            raise NotFound(f"plan {request.plan_id} was never approved")
+        failed = orchestrator_pb2.TaskProgress(
+            task_id="one", role="DEV", state="failed", number=2, deliberation_id="delib-1", reason="quorum_missed"
+        )
+        return orchestrator_pb2.GetPlanProgressResponse(
+            plan_id="plan-1", state="completed", round=2, tasks=[failed], budget=orchestrator_pb2.Budget(tokens=9000)
+        )
+
+    async def CancelPlan(self, request: Any, context: Any) -> Any:
+        self.calls.append(request)
+        if request.plan_id != "plan-1":
+            raise Precondition(f"plan {request.plan_id} has ended")
+        return orchestrator_pb2.CancelPlanResponse(cancelled_task_ids=["one"], skipped_task_ids=["two", "three"])
+
+    async def RetryTask(self, request: Any, context: Any) -> Any:
+        self.calls.append(request)
+        if request.task_id != "one":
+            raise Precondition(f"task {request.task_id} is decided")
+        return orchestrator_pb2.RetryTaskResponse(deliberation_id="delib-2", number=2, waiting_task_ids=["two"])
+
+    async def CreateCouncil(self, request: Any, context: Any) -> Any:
+        self.calls.append(request)
+        if request.role in self.councils:
+            raise AlreadyExists(f"the role {request.role} has a council")
+        numbers = range(1, request.agents + 1)
+        agents = [orchestrator_pb2.Agent(agent_id=ids.agent_id(request.role, n), state="idle") for n in numbers]
+        self.councils[request.role] = orchestrator_pb2.Council(
+            role=request.role, quorum=2, protocol=request.protocol or "auto", numbers=request.numbers, agents=agents
+        )
+        return orchestrator_pb2.CreateCouncilResponse(council=self.councils[request.role])
+
+    async def ListCouncils(self, request: Any, context: Any) -> Any:
+        return orchestrator_pb2.ListCouncilsResponse(councils=self.councils.values())
+
+    async def DeleteCouncil(self, request: Any, context: Any) -> Any:
+        if self.councils.pop(request.role, None) is None:
+            raise NotFound(f"the role {request.role} has no council")
+        return orchestrator_pb2.DeleteCouncilResponse()
+
 
 class Executor(ray_executor_pb2_grpc.RayExecutorServiceServicer):
-    """Answers with the jobs it was given."""
+    """Answers with the jobs it was given. A dry run of a program that says `right` passes; `no_sandbox` says why none runs."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, list[ray_executor_pb2.JobStatus]] = {}
+        self.calls: list[Any] = []
+        self.no_sandbox = ""
+
+    async def GetStatus(self, request: Any, context: Any) -> Any:
+        return ray_executor_pb2.GetStatusResponse(
+            ready=True, sandbox=not self.no_sandbox, sandbox_reason=self.no_sandbox
+        )
+
+    async def ExecuteDeliberation(self, request: Any, context: Any) -> Any:
+        self.calls.append(request)
+        for job in request.jobs:
+            right = "right" in job.dry_run.program
+            runs = [
+                events.TestRun(
+                    test_id=test.test_id, status="passed" if right else "failed", detail="" if right else "no"
+                )
+                for test in job.dry_run.tests
+            ]
+            ended = events.AgentResult(
+                job_id=job.job_id,
+                deliberation_id=request.deliberation_id,
+                task_id=request.task_id,
+                agent_id=job.agent_id,
+                role="QA",
+                phase=job.phase,
+                attempt=1,
+                status="completed",
+                runs=runs,
+            )
+            status = ray_executor_pb2.JobStatus(job_id=job.job_id, status="completed", result=events.encode(ended))
+            self.jobs[request.deliberation_id] = [status]
+        return ray_executor_pb2.ExecuteDeliberationResponse(accepted_job_ids=[job.job_id for job in request.jobs])
 
     async def GetDeliberationStatus(self, request: Any, context: Any) -> Any:
         if request.deliberation_id not in self.jobs:

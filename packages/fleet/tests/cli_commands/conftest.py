@@ -14,16 +14,26 @@ from cliservers import Fleet
 from typer.testing import CliRunner
 
 from fleet.cli import client
+from fleet.cli.council import app as council_app
 from fleet.cli.decisions import app as decisions_app
 from fleet.cli.deliberate import deliberate
+from fleet.cli.deliberation import app as deliberation_app
 from fleet.cli.demo import demo
+from fleet.cli.eval import evaluate
 from fleet.cli.plan import app as plan_app
+from fleet.cli.replay import replay
+from fleet.cli.task import app as task_app
 from fleet.cli.watch import watch
 from fleet_wire.bus import Bus
 
 app = typer.Typer()
 app.add_typer(plan_app, name="plan")
 app.add_typer(decisions_app, name="decisions")
+app.add_typer(deliberation_app, name="deliberation")
+app.add_typer(council_app, name="council")
+app.add_typer(task_app, name="task")
+app.command("eval")(evaluate)
+app.command()(replay)
 app.command()(deliberate)
 app.command()(watch)
 app.command()(demo)

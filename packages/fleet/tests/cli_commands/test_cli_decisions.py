@@ -15,7 +15,7 @@ def decision(number: int) -> context_pb2.ExplainDecisionResponse:
             deliberation_id=f"delib-{number}",
             task_id="one",
             role="DEV",
-            protocol="consensus",
+            protocol="tournament",
             winner="agent-DEV-002",
             title=f"Decision {number}",
             content="def code(): [bold]pass\x1b[2J",

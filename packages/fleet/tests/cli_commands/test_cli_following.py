@@ -1,4 +1,4 @@
-"""`fleet deliberate` and `fleet watch` with a real NATS server; the feed they read over its restart."""
+"""`fleet watch` with a real NATS server; the feed it reads over its restart."""
 
 import asyncio
 import datetime as dt
@@ -31,64 +31,6 @@ async def take(feed: Feed, count: int, seconds: float = 15) -> list[Seen]:
             if seen is not None:
                 found.append(seen)
     return found
-
-
-async def test_deliberate_follows_to_the_winner(
-    fleet: Fleet, services: cliservers.Services, bus: Bus, unique: Unique
-) -> None:
-    services.orchestrator.deliberation_id = unique("delib")
-
-    async def begun(name: str) -> None:
-        await bus.publish(clievents.started(name))
-        await bus.publish_core(clievents.chunk(name, 0, "def way"))
-        await bus.publish(clievents.completed("delib-of-somebody-else"))
-        await bus.publish(clievents.completed(name))
-
-    services.orchestrator.begun = begun
-    result = await fleet("deliberate", "Find [a] way", "--role", "dev", "--requirement", "r", "--timeout", "30")
-    assert result.exit_code == 0, result.output
-    name = services.orchestrator.deliberation_id
-    for part in (clievents.AGENTS[0], "1.500", ids.decision_id(name), "not this way", "def way(): pass␛[2J"):
-        assert part in result.stdout, part
-    [asked] = services.orchestrator.calls
-    assert (asked.role, asked.title, list(asked.requirements)) == ("DEV", "Find [a] way", ["r"])
-    assert asked.timeout_seconds == 30 and asked.request_id
-
-
-async def test_deliberate_that_fails_is_exit_1_with_the_reason(
-    fleet: Fleet, services: cliservers.Services, bus: Bus, unique: Unique
-) -> None:
-    services.orchestrator.deliberation_id = unique("delib")
-
-    async def begun(name: str) -> None:
-        await bus.publish(clievents.failed(name))
-
-    services.orchestrator.begun = begun
-    result = await fleet("deliberate", "x", "--role", "DEV")
-    assert result.exit_code == 1 and "quorum_missed; 0 of 2 answered" in result.stderr
-
-
-async def test_deliberate_learns_the_end_from_the_orchestrator_where_no_event_comes(
-    fleet: Fleet, services: cliservers.Services, unique: Unique
-) -> None:
-    name = services.orchestrator.deliberation_id = unique("delib")
-    services.orchestrator.outcomes[name] = ("completed", events.encode(clievents.completed(name)))
-    result = await fleet("deliberate", "x", "--role", "DEV", "--json")
-    assert json.loads(result.stdout)["event"]["decision_id"] == ids.decision_id(name)
-    assert result.exit_code == 0
-
-
-async def test_deliberate_without_waiting_prints_the_id(fleet: Fleet, services: cliservers.Services) -> None:
-    result = await fleet("deliberate", "x", "--role", "DEV", "--no-wait", "--json")
-    assert json.loads(result.stdout) == {"deliberation_id": "delib-test", "state": "preparing"}
-
-
-async def test_deliberate_names_a_missing_council_and_wrong_usage(fleet: Fleet) -> None:
-    refused = await fleet("deliberate", "x", "--role", "DATA")
-    assert refused.exit_code == 1 and "has no council" in refused.stderr
-    assert (await fleet("deliberate", "x", "--role", "CHEF")).exit_code == 2
-    assert (await fleet("deliberate", " ", "--role", "DEV")).exit_code == 2
-    assert (await fleet("deliberate", "x")).exit_code == 2
 
 
 async def test_watch_prints_the_events_of_a_plan_and_ends_with_it(

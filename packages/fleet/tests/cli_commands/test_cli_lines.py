@@ -13,7 +13,7 @@ from fleet_wire import events
 @pytest.mark.parametrize(
     ("event", "parts"),
     [
-        (clievents.started("delib-1"), ["delib-1 started on task one", "DEV council of 2, by consensus"]),
+        (clievents.started("delib-1"), ["delib-1 started on task one", "DEV council of 2, by tournament"]),
         (clievents.completed("delib-1"), ["agent-DEV-001 wins", "dec-delib-1", "The way"]),
         (clievents.failed("delib-1"), ["delib-1 failed: quorum_missed; 0 of 2 answered"]),
         (clievents.updated("delib-1"), ["delib-1 is in the graph", "version 1"]),
@@ -42,7 +42,7 @@ def test_a_failed_answer_says_why() -> None:
         status="failed",
         error=error,
     )
-    assert "agent-DEV-001 failed: unreachable: no model" in event_line(result)
+    assert "agent-DEV-001 failed (propose): unreachable: no model" in event_line(result)
 
 
 def test_tails_keep_order_and_begin_anew_with_a_new_attempt() -> None:

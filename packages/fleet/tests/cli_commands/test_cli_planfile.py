@@ -25,15 +25,20 @@ story:
   acceptance: [same code]
   phase: design
 tasks:
-  - {task_id: one, title: One, description: First, role: DEV, requirements: [r], acceptance: [a], protocol: consensus}
-  - {task_id: two, title: Two, description: Second, role: QA, depends_on: [one]}
+  - {task_id: one, title: One, description: First, role: DEV, requirements: [r], acceptance: [a], protocol: tournament}
+  - {task_id: two, title: Two, description: Second, role: QA, depends_on: [one], protocol: best_of_n,
+     numbers: {testers: 2}, budget: {tokens: 9000, calls: 12, seconds: 30}, entry_point: slugify}
+budget: {tokens: 20000}
 """,
         "a.yaml",
     )
+    assert plan.tasks[1].numbers == {"testers": 2} and plan.tasks[1].entry_point == "slugify"
+    assert plan.tasks[1].budget == planfile.Budget(tokens=9000, calls=12, seconds=30)
+    assert plan.budget == planfile.Budget(tokens=20000)
     assert plan.story == planfile.Story(
         title="Shorten links", brief="A service.", acceptance=["same code"], phase="design"
     )
-    assert plan.tasks[0].requirements == ["r"] and plan.tasks[0].protocol == "consensus"
+    assert plan.tasks[0].requirements == ["r"] and plan.tasks[0].protocol == "tournament"
     assert plan.tasks[1].depends_on == ["one"]
 
 
@@ -56,7 +61,22 @@ def test_roles_stand_in_for_tasks() -> None:
         (STORY + TASK + ", depends_on: [q]}", "a.yaml: tasks[0].depends_on names 'q', which is no task of this plan"),
         (STORY + TASK + ", depends_on: [a]}", "a.yaml: tasks wait for each other in a cycle of depends_on: a → a"),
         (STORY + TASK + ", protocol: Best Of}", "a.yaml: tasks[0].protocol: must match [a-z_]{1,32}"),
-        (STORY + TASK + ', protocol: "consensus\\n"}', "a.yaml: tasks[0].protocol: must match [a-z_]{1,32}"),
+        (STORY + TASK + ', protocol: "tournament\\n"}', "a.yaml: tasks[0].protocol: must match [a-z_]{1,32}"),
+        (
+            STORY + TASK + ", protocol: votes}",
+            "a.yaml: tasks[0].protocol must be one of auto, single, vote, best_of_n, ",
+        ),
+        (
+            STORY + TASK + ", protocol: vote, numbers: {testers: 2}}",
+            "a.yaml: tasks[0].numbers of vote must be of agents, ",
+        ),
+        (STORY + TASK + ", numbers: {Testers: 2}}", "a.yaml: tasks[0].numbers: a name must match [a-z_]{1,32}"),
+        (STORY + TASK + ", numbers: {testers: .inf}}", "a.yaml: tasks[0].numbers.testers must be a number from 0 up"),
+        (STORY + TASK + ", numbers: {testers: two}}", "a.yaml: tasks[0].numbers[...]: expected a number, got text"),
+        (STORY + TASK + ", budget: {tokens: -1}}", "a.yaml: tasks[0].budget.tokens: must be 0 or more"),
+        (STORY + TASK + ", budget: {token: 1}}", "a.yaml: tasks[0].budget: unknown key `token`"),
+        (STORY + TASK + ", entry_point: a b}", "a.yaml: tasks[0].entry_point must be the name of a Python function"),
+        (STORY + "roles: [DEV]\nbudget: {calls: 1.5}", "a.yaml: budget.calls: expected a whole number"),
         (STORY + TASK + "}\n" + TASK[6:] + "}", "a.yaml: the task_id 'a' stands in it more than once"),
         (STORY + TASK.replace("task_id: a", "task_id: a b") + "}", "tasks[0].task_id: must match [A-Za-z0-9_-]{1,64}"),
         ("story: {title: '  ', brief: b}\nroles: [DEV]", "a.yaml: story.title: must not be empty"),

@@ -263,3 +263,16 @@ def test_a_task_that_was_not_started_names_what_it_waits_for() -> None:
     task = events.PlanTask(task_id="two", title="Two", description="d", role="QA")
     state = progress.observe(state, msgspec.structs.replace(approved(), tasks=[*approved().tasks, task]), at(0))
     assert [lack.why for lack in progress.missing(state)][1] == "it waits for one"
+
+
+def test_only_seats_that_are_asked_to_propose_are_waited_for() -> None:
+    asked = msgspec.structs.replace(started(), protocol="vote", numbers={"agents": 2.0})
+    [task] = observed([approved(), asked, jobs(AGENTS[:2])]).tasks
+    assert task.seats == tuple(AGENTS[:2]) and "submitted" in task.times
+
+
+def test_jobs_of_later_phases_are_counted_by_phase_and_not_as_proposals() -> None:
+    later = [msgspec.structs.replace(result(AGENTS[0]), phase="judge", job_id=f"job-{n}") for n in (2, 3, 3)]
+    [task] = observed([approved(), started(), result(AGENTS[0]), *later]).tasks
+    assert task.ended == {AGENTS[0]}
+    assert task.later == {"judge": {"job-2", "job-3"}}

@@ -108,3 +108,24 @@ def test_nothing_is_drawn_where_nothing_is_new() -> None:
     screen.show(second, tails)
     assert out.getvalue() != drawn
     screen.close()
+
+
+def test_a_new_phase_of_the_protocol_is_news() -> None:
+    before = states()[2]
+    judged = events.AgentResult(
+        job_id="j",
+        deliberation_id=NAME,
+        task_id="one",
+        agent_id="agent-DEV-001",
+        role="DEV",
+        phase="judge",
+        item="1v2",
+        attempt=1,
+        status="completed",
+        content="{}",
+    )
+    lines: list[str] = []
+    screen = LineScreen(lambda kind, values: lines.append(plain(kind, values)))
+    for state in (before, progress.observe(before, judged, clievents.NOW)):
+        screen.show(state, Tails())
+    assert lines[-1] == "         one: tournament is at judge"

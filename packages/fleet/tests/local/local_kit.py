@@ -48,7 +48,12 @@ def small_layout(problem: str) -> Callable[..., Layout]:
     """`problem` adds a part that does not come up: `fails`, or `bad-setting`; or none, when empty."""
 
     def lay_out(
-        home: Home, environment: Mapping[str, str], at: Mapping[str, int], temporary: str, streams: object
+        home: Home,
+        environment: Mapping[str, str],
+        at: Mapping[str, int],
+        temporary: str,
+        streams: object,
+        only: object = None,
     ) -> Layout:
         env = {"NATS_URL": f"nats://127.0.0.1:{at['nats']}", "VALKEY_URL": f"valkey://127.0.0.1:{at['valkey']}"}
         make = PartMaker(home, environment, env, at)

@@ -4,7 +4,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,12 @@ AT = {port.name: 30000 + index for index, port in enumerate(PORTS)}
 SERVICES = ("planning", "orchestrator", "context", "monitoring", "ray-executor")
 
 
-def lay(home: Path, environment: Mapping[str, str]) -> Layout:
+def lay(home: Path, environment: Mapping[str, str], only: Collection[str] | None = None) -> Layout:
     def streams(url: str, creds: str | None) -> object:
         return checks.not_asked(url)
 
     given = {"FLEET_EXECUTOR_PYTHON": sys.executable, **environment}
-    return lay_out(Home(home), given, AT, "/tmp/fleet-x", streams)  # type: ignore[arg-type]
+    return lay_out(Home(home), given, AT, "/tmp/fleet-x", streams, only)  # type: ignore[arg-type]
 
 
 def told(made: Layout, name: str) -> Mapping[str, str]:
@@ -37,6 +37,15 @@ def test_all_parts_run_here_when_no_setting_replaces_one(tmp_path: Path) -> None
         *("nats", "graph", "valkey", "model", "ray"),
         *("ray-executor", "planning", "context", "orchestrator", "monitoring"),
     ]
+
+
+def test_a_selection_of_parts_waits_only_for_parts_of_it(tmp_path: Path) -> None:
+    wanted = ("nats", "ray", "ray-executor", "orchestrator")
+    made = lay(tmp_path, {"VLLM_URL": "http://gpu:8000", "VLLM_MODEL": "m"}, wanted)
+    assert {part.name for part in made.parts} == set(wanted)
+    assert all(set(part.after) <= set(wanted) for part in made.parts)
+    assert told(made, "ray-executor")["VLLM_URL"] == "http://gpu:8000"
+    assert [part.after for part in lay(tmp_path, {}, ("monitoring",)).parts] == [()]
 
 
 def test_each_part_stands_after_what_it_needs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import realparts
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -71,6 +72,48 @@ def result(
     )
 
 
+def job(phase: str, agent: str = AGENTS[0], item: str = "", key: str = "d1", **more: Any) -> events.AgentResult:
+    """The result of one job of a phase."""
+    values = {"status": "completed", "content": f"text of {phase}", **more}
+    return events.AgentResult(
+        job_id=f"job-{key}-{agent}-{phase}-{item}",
+        deliberation_id=key,
+        task_id="t1",
+        agent_id=agent,
+        role="QA" if "QA" in agent else "DEV",
+        phase=phase,
+        item=item,
+        attempt=1,
+        **values,
+    )
+
+
+def judged(key: str = "d1") -> events.DeliberationCompleted:
+    """The end of a tournament that auto chose."""
+    return msgspec.structs.replace(
+        completed(key),
+        protocol="tournament",
+        numbers={"finalists": 4.0},
+        chosen_because="the task is open",
+        flips=1,
+        verdicts=6,
+        skipped=[events.SkippedPhase(phase="rerun", reason="no sandbox on n1")],
+        calls=9,
+        usage=events.Usage(prompt=900, completion=100, cached=300),
+        ranking=[
+            msgspec.structs.replace(ranked, revised=ranked.rank == 1, checks=CHECKS)
+            for ranked in completed(key).ranking
+        ],
+    )
+
+
+CHECKS = [
+    events.Check(name="parse", status="passed", score=1.0),
+    events.Check(name="lint", status="failed", score=0.5, detail="F401 unused"),
+    events.Check(name="dry_run", status="not_run", detail="no sandbox"),
+]
+
+
 def completed(key: str = "d1", plan_id: str = "p1", title: str = "Use a queue") -> events.DeliberationCompleted:
     ranking = [
         events.Ranked(agent_id=agent, rank=number + 1, score=0.9 - number / 10, checks=[], content="c")
@@ -127,7 +170,7 @@ class Orchestrator(orch_grpc.OrchestratorServiceServicer):
     def __init__(self) -> None:
         self.ready = True
         agent = orch.Agent(agent_id=AGENTS[0], state="running", deliberation_ids=["d1"])
-        self.councils = [orch.Council(role="DEV", protocol="rank", quorum=2, agents=[agent])]
+        self.councils = [orch.Council(role="DEV", protocol="rank", quorum=2, agents=[agent], numbers={"finalists": 4})]
 
     async def GetStatus(self, request: Any, context: Any) -> orch.GetStatusResponse:
         return orch.GetStatusResponse(ready=self.ready, reason="" if self.ready else "no NATS", version="1.2.3")
@@ -164,7 +207,7 @@ class Executor(ray_grpc.RayExecutorServiceServicer):
         return ray.GetActiveJobsResponse(jobs=[self._job("d1")])
 
     async def GetClusterStats(self, request: Any, context: Any) -> ray.GetClusterStatsResponse:
-        node = ray.Node(node_id="n1", address="127.0.0.1", alive=True, cpus=ray.Amount(used=1, total=2))
+        node = ray.Node(node_id="n1", address="127.0.0.1", alive=True, sandbox=True, cpus=ray.Amount(used=1, total=2))
         return ray.GetClusterStatsResponse(
             nodes=[node],
             cpus=ray.Amount(used=1, total=2),

@@ -4,6 +4,7 @@ import datetime as dt
 from typing import Any
 
 import monitoring_kit as kit
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,6 +98,51 @@ def test_of_two_ends_the_first_counts_whichever_is_read_first() -> None:
         assert (one["state"], one["winner"], one["agents"][1]["rank"]) == ("failed", None, None)
 
 
+RUNS = [events.TestRun(test_id="a", status="passed"), events.TestRun(test_id="b", status="failed", detail="x")]
+TOURNAMENT = [
+    seen(kit.started(), 1, 1),
+    seen(kit.job("propose", kit.AGENTS[0], checks=kit.CHECKS[:1]), 2, 2),
+    seen(kit.job("propose", kit.AGENTS[1]), 2.5, 3),
+    seen(kit.job("tests", "agent-QA-001"), 3, 4),
+    seen(kit.job("dry_run", kit.AGENTS[0], content="", runs=RUNS), 4, 5),
+    seen(kit.job("judge", kit.AGENTS[2], item="1v2", status="failed", content=""), 5, 6),
+    seen(kit.judged(), 6, 7),
+]
+
+
+@given(st.permutations(TOURNAMENT + TOURNAMENT[2:]))
+def test_the_phases_with_their_jobs_checks_and_tests_are_shown_in_any_order(history: list[Seen]) -> None:
+    one = shown(board_of(*history))
+    assert one["phases"] == [
+        {"phase": "propose", "running": 0, "completed": 2, "failed": 0},
+        {"phase": "tests", "running": 0, "completed": 1, "failed": 0},
+        {"phase": "dry_run", "running": 0, "completed": 1, "failed": 0},
+        {"phase": "judge", "running": 0, "completed": 0, "failed": 1},
+    ]
+    assert (one["phase"], one["protocol"], one["numbers"]) == ("judge", "tournament", {"finalists": 4.0})
+    assert (one["chosen_because"], one["flips"], one["verdicts"]) == ("the task is open", 1, 6)
+    assert one["skipped"] == [{"phase": "rerun", "reason": "no sandbox on n1"}]
+    assert (one["calls"], one["tokens"], one["cached_tokens"]) == (9, 1000, 300)
+    agents = {agent["agent_id"]: agent for agent in one["agents"]}
+    winner, tester = agents[kit.AGENTS[0]], agents["agent-QA-001"]
+    assert winner["tests"] == {"passed": 1, "failed": 1, "not_run": 0} and winner["revised"]
+    assert [check["status"] for check in winner["checks"]] == ["passed", "failed", "not_run"]
+    assert winner["tokens_text_tail"] == "text of propose", "a run of the program does not hide what was proposed"
+    assert tester["state"] == "completed", "a tester proposes nothing, so that no ranking names it"
+
+
+def test_jobs_that_run_are_counted_where_the_executor_tells_of_them() -> None:
+    one = board_of(*TOURNAMENT[:3]).get("d1")
+    assert one is not None
+    mine = {"deliberation_id": "d1", "job_id": "job-x", "phase": "critique"}
+    known = {"deliberation_id": "d1", "job_id": f"job-d1-{kit.AGENTS[0]}-propose-", "phase": "propose"}
+    other = {"deliberation_id": "d2", "job_id": "job-y", "phase": "judge"}
+    found = views.deliberation(one, [mine, known, other])
+    assert found["phases"][-1] == {"phase": "critique", "running": 1, "completed": 0, "failed": 0}
+    assert found["phases"][0]["running"] == 0
+    assert (found["phase"], found["flips"], found["tokens"]) == ("critique", None, None)
+
+
 def test_a_step_not_seen_has_no_time() -> None:
     board = board_of(seen(kit.started(), 2))
     assert [name for name, at in steps(board).items() if at] == ["started"]
@@ -146,6 +192,24 @@ def test_a_failed_agent_keeps_what_it_wrote_and_says_why() -> None:
     assert (agent["state"], agent["tokens_text_tail"]) == ("failed", "half")
     assert agent["error"] == "timeout: the model is slow"
     assert steps(board)["answered"] is None
+
+
+def test_two_jobs_of_one_agent_at_once_do_not_mix_their_texts() -> None:
+    first, other = kit.chunk(0, "one"), msgspec.structs.replace(kit.chunk(0, "another"), job_id="job-2")
+    board = board_of(seen(first, 3), seen(other, 4), seen(kit.chunk(1, " more"), 5))
+    assert shown(board)["agents"][0]["tokens_text_tail"] == "one more"
+    for number in range(20):
+        board.apply(seen(msgspec.structs.replace(other, job_id=f"job-{number}"), 6 + number))
+    one = board.get("d1")
+    assert one is not None and len(one.agents[kit.AGENTS[0]].streams) == domain.MAX_STREAMS
+
+
+def test_only_seats_that_are_asked_are_waited_for() -> None:
+    asked = msgspec.structs.replace(kit.started(), protocol="single", numbers={"agents": 1.0})
+    board = board_of(seen(asked, 1))
+    assert board.note_jobs("d1", [JobSeen(kit.AGENTS[0], kit.at(2), "actor-1")])
+    assert steps(board)["submitted"] == views.iso(kit.at(2))
+    assert [agent["agent_id"] for agent in shown(board)["agents"]] == kit.AGENTS[:1]
 
 
 def test_a_job_without_an_actor_is_submitted_but_does_not_run() -> None:

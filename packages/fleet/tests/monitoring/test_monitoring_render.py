@@ -4,6 +4,7 @@ import html.parser
 from typing import Any
 
 import monitoring_kit as kit
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +42,15 @@ def everything(evil: str) -> str:
         kit.started(),
         kit.chunk(0, evil),
         kit.result(kit.AGENTS[1], content=evil),
-        kit.completed(title=evil),
+        kit.job(evil, checks=[events.Check(name=evil, status="failed", detail=evil)]),
+        msgspec.structs.replace(
+            kit.judged(),
+            protocol=evil,
+            numbers={evil: 1.0},
+            chosen_because=evil,
+            decision=events.DecisionText(title=evil, content="c", rationale="r"),
+            skipped=[events.SkippedPhase(phase=evil, reason=evil)],
+        ),
     ]
     for number, event in enumerate(feed):
         board.apply(Seen(evil, number, evil, kit.at(number), kit.at(9), event))
@@ -136,6 +145,31 @@ def test_steps_show_the_first_moment_and_what_came_after_it() -> None:
     assert "03:04:05.000" in text
     assert "+1.50 s" in text
     assert text.count('class="step done"') == 2
+
+
+def test_a_card_shows_phases_why_auto_chose_checks_flips_and_what_was_skipped() -> None:
+    board = Board()
+    runs = [events.TestRun(test_id="a", status="passed")]
+    feed = [kit.started(), kit.job("propose"), kit.job("dry_run", runs=runs, content=""), kit.judged()]
+    for number, event in enumerate(feed):
+        board.apply(Seen("S", number, "x", kit.at(number), kit.at(9), event))
+    one = board.get("d1")
+    assert one is not None
+    text = render.deliberation(views.deliberation(one))
+    for words in (
+        "tournament (finalists 4)",
+        "chosen by auto: the task is open",
+        "propose 1",
+        "dry run 1",
+        'title="no sandbox on n1">rerun skipped',
+        "1 flips in 6 verdicts",
+        "9 calls · 1000 tokens (300 cached)",
+        "1 of 1 tests passed",
+        "revised",
+        'class="pill failed" title="F401 unused">lint failed',
+        'class="pill " title="no sandbox">dry run not run',
+    ):
+        assert words in text, words
 
 
 def test_the_filter_wants_every_word() -> None:

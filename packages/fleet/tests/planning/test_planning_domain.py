@@ -35,11 +35,21 @@ BAD_PLANS = [
     ({"tasks": [task(), task("t2", role="Dev")]}, r"tasks\[1\].role must be one of"),
     ({"tasks": [task(requirements=["x" * 2001])]}, r"tasks\[0\].requirements\[0\] has 2001"),
     ({"tasks": [task(acceptance=[""])]}, r"tasks\[0\].acceptance\[0\] must not be empty"),
-    ({"tasks": [task(protocol="Best Of")]}, r"tasks\[0\].protocol must match"),
-    ({"tasks": [task(protocol="consensus\n")]}, r"tasks\[0\].protocol must match"),
+    ({"tasks": [task(protocol="Best Of")]}, r"tasks\[0\].protocol must be one of auto, single"),
+    ({"tasks": [task(protocol="tournament\n")]}, r"tasks\[0\].protocol must be one of"),
+    (
+        {"tasks": [task(protocol="vote", numbers={"critics": 2})]},
+        r"tasks\[0\].numbers of vote must be of agents, similar",
+    ),
+    ({"tasks": [task(protocol="best_of_n", numbers={"testers": 1.5})]}, r"tasks\[0\].numbers.testers must be a whole"),
     ({"tasks": [task(depends_on=["t9"])]}, r"tasks\[0\].depends_on names 't9'"),
     ({"tasks": [task(), task("t2", depends_on=["t1", "t1"])]}, r"tasks\[1\].depends_on holds 't1' twice"),
     ({"tasks": [task(depends_on=["t1"])]}, "cycle of depends_on: t1 → t1"),
+    ({"tasks": [task(numbers={"Testers": 1})]}, r"tasks\[0\].numbers: a name must match"),
+    ({"tasks": [task(numbers={"testers": float("nan")})]}, r"tasks\[0\].numbers.testers must be a number"),
+    ({"tasks": [task(budget=events.Budget(seconds=float("inf")))]}, r"tasks\[0\].budget.seconds must be a number"),
+    ({"tasks": [task(entry_point="a b")]}, r"tasks\[0\].entry_point must be the name of a Python function"),
+    ({"budget": events.Budget(tokens=2**31)}, "budget.tokens must be below"),
 ]
 
 
@@ -173,12 +183,25 @@ def test_what_follows_is_later_also_where_the_clock_went_back() -> None:
 
 def test_the_event_holds_the_story_and_every_field_of_the_tasks() -> None:
     first = task("t1", acceptance=["green"])
-    second = task("t2", role="QA", depends_on=["t1"], protocol="consensus")
-    approved = domain.approve(plan(roles=["DEV", "QA"], tasks=[first, second]), "ana", NOON)
+    second = task(
+        "t2",
+        role="QA",
+        depends_on=["t1"],
+        protocol="tournament",
+        numbers={"finalists": 3},
+        budget=events.Budget(tokens=1000, calls=9, seconds=1.5),
+        entry_point="slugify",
+    )
+    whole = plan(roles=["DEV", "QA"], tasks=[first, second], budget=events.Budget(calls=20))
+    approved = domain.approve(whole, "ana", NOON)
     body = msgspec.json.decode(events.encode(domain.approved_event(approved)))
     assert body["story"] == {"title": "Search", "brief": "Find things.", "acceptance": ["fast"], "phase": "build"}
     assert body["approved_by"] == "ana"
     assert body["roles"] == ["DEV", "QA"]
     assert body["tasks"][0]["requirements"] == ["has tests"]
     assert body["tasks"][1]["depends_on"] == ["t1"]
-    assert body["tasks"][1]["protocol"] == "consensus"
+    assert body["tasks"][1]["protocol"] == "tournament"
+    assert body["tasks"][1]["numbers"] == {"finalists": 3}
+    assert body["tasks"][1]["budget"] == {"tokens": 1000, "calls": 9, "seconds": 1.5}
+    assert body["tasks"][1]["entry_point"] == "slugify"
+    assert body["budget"]["calls"] == 20

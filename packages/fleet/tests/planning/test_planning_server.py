@@ -89,9 +89,18 @@ async def test_a_request_can_be_repeated(stub: "Stub") -> None:
 async def test_a_plan_comes_back_whole_with_its_story(stub: "Stub") -> None:
     tasks = [
         proto_task(requirements=["tests"], acceptance=["green"]),
-        proto_task("t2", role="QA", depends_on=["t1"], protocol="consensus"),
+        proto_task(
+            "t2",
+            role="QA",
+            depends_on=["t1"],
+            protocol="tournament",
+            numbers={"finalists": 3},
+            budget=pb.Budget(tokens=1000, calls=9, seconds=1.5),
+            entry_point="slugify",
+        ),
     ]
-    plan = await proposed(stub, roles=["DEV", "QA"], tasks=tasks)
+    plan = await proposed(stub, roles=["DEV", "QA"], tasks=tasks, budget=pb.Budget(tokens=5000))
+    assert plan.budget == pb.Budget(tokens=5000)
     assert (plan.state, plan.plan_version, list(plan.tasks), list(plan.roles)) == (
         "proposed",
         1,

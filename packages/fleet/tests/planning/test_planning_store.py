@@ -90,11 +90,25 @@ async def test_events_are_pending_in_the_order_of_the_changes(store: Store) -> N
 
 async def test_a_plan_comes_back_as_it_was_saved(store: Store) -> None:
     of = await kept_story(store)
-    tasks = [task(acceptance=["green"]), task("t2", role="QA", depends_on=["t1"], protocol="consensus")]
-    saved = await store.propose_plan(plan(of=of, roles=["DEV", "QA"], tasks=tasks))
+    last = task("t2", role="QA", depends_on=["t1"], protocol="tournament", numbers={"finalists": 3}, entry_point="f")
+    tasks = [task(acceptance=["green"], budget=events.Budget(seconds=1.5)), last]
+    saved = await store.propose_plan(plan(of=of, roles=["DEV", "QA"], tasks=tasks, budget=events.Budget(tokens=9)))
     assert await store.plan(saved.plan_id) == saved
     assert saved.version == 1
     assert await store.plan(some_id("plan")) is None
+
+
+async def test_a_plan_that_was_saved_before_there_were_budgets_has_none(graph_settings: GraphSettings) -> None:
+    graph = Graph(graph_settings)
+    store = GraphStore(graph)
+    await store.prepare()
+    of = await kept_story(store)
+    saved = await store.propose_plan(plan(of=of, budget=events.Budget(tokens=9)))
+    old = "MATCH (p:PlanningPlan {plan_id: $plan_id}) REMOVE p.budget"
+    await graph.write(lambda tx: rows(tx, old, plan_id=saved.plan_id))
+    assert await store.plan(saved.plan_id) == dataclasses.replace(saved, budget=events.Budget())
+    await store.forget(told(of).message_id)
+    await graph.close()
 
 
 async def test_a_plan_of_half_a_megabyte_comes_back_whole(store: Store) -> None:

@@ -1,10 +1,14 @@
 """One line of text for each event, and the tail of what an agent is writing."""
 
+from collections import OrderedDict
+
 from fleet.cli import safe
 from fleet.describe import describe
 from fleet_wire import events
 
 TAIL_CHARACTERS = 400
+MAX_JOBS = 1000
+"""Jobs whose tails are kept: those that wrote last."""
 
 
 def event_line(event: events.Event) -> str:
@@ -13,29 +17,35 @@ def event_line(event: events.Event) -> str:
 
 
 class Tails:
-    """The end of what each agent of each deliberation has written, bounded; `seq` and `attempt` order the chunks.
+    """The end of what each agent of each deliberation has written, bounded; `seq` and `attempt` order the chunks of a job.
 
     `version` grows with each chunk that is taken in.
     """
 
     def __init__(self) -> None:
         self.version = 0
-        self._tails: dict[tuple[str, str], tuple[tuple[int, int], str]] = {}
+        self._tails: OrderedDict[str, tuple[tuple[int, int], str]] = OrderedDict()
+        self._jobs: dict[tuple[str, str], str] = {}
 
     def add(self, chunk: events.TokenChunk) -> None:
         """Appends a chunk; one that comes late is left out, a new attempt begins anew."""
-        key, position = (chunk.deliberation_id, chunk.agent_id), (chunk.attempt, chunk.seq)
-        before, tail = self._tails.get(key, ((0, -1), ""))
+        job, position = chunk.job_id, (chunk.attempt, chunk.seq)
+        before, tail = self._tails.get(job, ((0, -1), ""))
         if position <= before:
             return
         if chunk.attempt != before[0]:
             tail = ""
         self.version += 1
-        self._tails[key] = (position, (tail + chunk.text)[-TAIL_CHARACTERS:])
+        self._jobs[chunk.deliberation_id, chunk.agent_id] = job
+        self._tails[job] = (position, (tail + chunk.text)[-TAIL_CHARACTERS:])
+        self._tails.move_to_end(job)
+        while len(self._tails) > MAX_JOBS:
+            self._tails.popitem(last=False)
 
     def last_line(self, deliberation_id: str, agent_id: str, width: int) -> str:
-        """The end of the agent's last line that is not blank, safe and at most `width` wide; empty before it writes."""
-        tail = self._tails.get((deliberation_id, agent_id), ((0, -1), ""))[1]
+        """The end of the last line, blank ones aside, of the agent's newest job: safe, at most `width` wide; empty before it
+        writes."""
+        tail = self._tails.get(self._jobs.get((deliberation_id, agent_id), ""), ((0, -1), ""))[1]
         last = next((part for part in reversed(tail.splitlines()) if part.strip()), "")
         flat = safe.line(last)
         return flat if len(flat) <= width else "…" + flat[-(width - 1) :]

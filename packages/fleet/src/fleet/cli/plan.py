@@ -1,4 +1,4 @@
-"""`fleet plan …`: submit a plan from a file, look at it, approve or reject it."""
+"""`fleet plan …`: submit a plan from a file, look at it, approve or reject it, see how far it is, cancel it."""
 
 import uuid
 from pathlib import Path
@@ -10,12 +10,14 @@ from fleet import planfile
 from fleet.cli import client, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
+from fleet.cli.options import Reason
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition
+from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
 from fleet_wire.gen.planning.v1 import planning_pb2
 from fleet_wire.rpc import call
 
-app = typer.Typer(help="Submit, look at, approve and reject plans.", no_args_is_help=True)
+app = typer.Typer(help="Submit, look at, approve, reject and cancel plans.", no_args_is_help=True)
 
 HINTS: client.Hints = {
     NotFound: "`fleet plan list` names the plans there are",
@@ -128,6 +130,50 @@ def show_plan(plan_id: PlanId, as_json: AsJson = False) -> None:
         return DONE
 
     client.run(main, HINTS)
+
+
+@app.command()
+def progress(plan_id: PlanId, as_json: AsJson = False) -> None:
+    """Show how far each task of an approved plan is.
+
+    Example:  fleet plan progress plan-3f2a
+    """
+
+    async def main() -> int:
+        asked = orchestrator_pb2.GetPlanProgressRequest(plan_id=ids.check_id("ID", plan_id))
+        async with client.clients(addresses()) as to:
+            answer = await call(to.orchestrator.GetPlanProgress(asked, timeout=RPC_SECONDS), "the orchestrator")
+        if as_json:
+            print(safe.json_line(answer))
+        else:
+            safe.console().print(show.plan_progress(answer))
+        return DONE
+
+    client.run(main, {NotFound: "only an approved plan has progress: `fleet plan show ID` tells its state"})
+
+
+@app.command()
+def cancel(plan_id: PlanId, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Cancel what runs of an approved plan and skip what waits. What is decided stays.
+
+    Example:  fleet plan cancel plan-3f2a --reason "the story was withdrawn"
+    """
+
+    async def main() -> int:
+        asked = orchestrator_pb2.CancelPlanRequest(
+            plan_id=ids.check_id("ID", plan_id), reason=reason or f"by {client.user_name()}"
+        )
+        async with client.clients(addresses()) as to:
+            answer = await call(to.orchestrator.CancelPlan(asked, timeout=RPC_SECONDS), "the orchestrator")
+        if as_json:
+            print(safe.json_line(answer))
+            return DONE
+        for word, tasks in (("cancelled", answer.cancelled_task_ids), ("skipped", answer.skipped_task_ids)):
+            print(f"{word}: {safe.line(', '.join(tasks)) or 'no task'}")
+        print(f"next: fleet plan progress {safe.line(plan_id)}")
+        return DONE
+
+    client.run(main, {**HINTS, Precondition: "`fleet plan progress ID` tells how it ended"})
 
 
 @app.command("list")

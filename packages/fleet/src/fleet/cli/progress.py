@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 
 from fleet.describe import failure
-from fleet.steps import STEPS, JobSeen, Step, StepName, step_of, steps_of_jobs
+from fleet.steps import STEPS, JobSeen, Step, StepName, proposers, step_of, steps_of_jobs
 from fleet_wire import events, ids
 
 
@@ -44,7 +44,8 @@ Observation = events.Event | Jobs | Shown | Explained
 
 @dataclasses.dataclass(frozen=True)
 class TaskView:
-    """One task. `times` holds the moment of each step that was observed; `ended` are the agents whose job has ended."""
+    """One task. `times` holds the moment of each step that was observed; `seats` are the agents that propose, `ended` those
+    whose proposal has ended, `later` the jobs of later phases that have, by phase in the order of their first end."""
 
     task_id: str
     title: str
@@ -54,6 +55,8 @@ class TaskView:
     times: Mapping[StepName, dt.datetime] = dataclasses.field(default_factory=dict)
     seats: tuple[str, ...] = ()
     ended: frozenset[str] = frozenset()
+    later: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    protocol: str = ""
     decision_id: str = ""
     winner: str = ""
     score: float | None = None
@@ -165,10 +168,9 @@ def _observe_task(task: TaskView, seen: Observation, at: dt.datetime) -> TaskVie
         same = bool(seen.decision_id) and seen.decision_id == task.decision_id
         return dataclasses.replace(task, in_graph=True) if same and not task.in_graph else task
     if isinstance(seen, events.AgentResult):
-        ended = task.ended | {seen.agent_id}
-        task = task if ended == task.ended else dataclasses.replace(task, ended=ended)
+        task = _job_ended(task, seen)
     if isinstance(seen, events.DeliberationStarted):
-        task = dataclasses.replace(task, seats=tuple(seen.agents))
+        task = dataclasses.replace(task, seats=proposers(seen), protocol=seen.protocol)
     if isinstance(seen, events.DeliberationCompleted):
         score = next((ranked.score for ranked in seen.ranking if ranked.agent_id == seen.winner), None)
         task = dataclasses.replace(task, decision_id=seen.decision_id, winner=seen.winner, score=score)
@@ -176,6 +178,16 @@ def _observe_task(task: TaskView, seen: Observation, at: dt.datetime) -> TaskVie
         return dataclasses.replace(task, failure=failure(seen))
     name = step_of(seen)
     return _timed(task, name, at) if name is not None else task
+
+
+def _job_ended(task: TaskView, result: events.AgentResult) -> TaskView:
+    if result.phase == "propose":
+        ended = task.ended | {result.agent_id}
+        return task if ended == task.ended else dataclasses.replace(task, ended=ended)
+    before = task.later.get(result.phase, frozenset())
+    if result.job_id in before:
+        return task
+    return dataclasses.replace(task, later={**task.later, result.phase: before | {result.job_id}})
 
 
 def _approved(progress: Progress, event: events.PlanApproved, at: dt.datetime) -> Progress:

@@ -46,10 +46,15 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
+def plain(message: Message) -> dict[str, Any]:
+    """A protobuf message as plain values, under the names of its fields."""
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
 def json_line(value: Any) -> str:
     """A struct, protobuf message or plain value as one line of ASCII JSON: the rest is escaped, so the line is harmless."""
     if isinstance(value, Message):
-        value = MessageToDict(value, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+        value = plain(value)
     return json.dumps(msgspec.to_builtins(value), ensure_ascii=True).replace("\x7f", "\\u007f")
 
 

@@ -99,6 +99,9 @@ def news(before: Progress, after: Progress) -> list[tuple[str, dict[str, Any]]]:
         for number, agent in enumerate(sorted(new.ended - old.ended), len(old.ended) + 1):
             values = {"task_id": new.task_id, "agent_id": agent, "number": number, "seats": len(new.seats) or None}
             found.append(("answer", values))
+        for phase in new.later:
+            if phase not in old.later:
+                found.append(("phase", {"task_id": new.task_id, "phase": phase, "protocol": new.protocol}))
         if new.failure and not old.failure:
             found.append(("failure", {"task_id": new.task_id, "why": new.failure}))
     return found
@@ -117,6 +120,9 @@ def plain(kind: str, values: dict[str, Any]) -> str:
         case "answer":
             count = f"{values['number']} of {values['seats'] or '?'}"
             words = f"         {values['task_id']}: {values['agent_id']} has ended, {count}"
+            return safe.safe(words, lines=False)
+        case "phase":
+            words = f"         {values['task_id']}: {values['protocol']} is at {values['phase']}"
             return safe.safe(words, lines=False)
         case "failure":
             words = f"         {values['task_id']}: {values['why']}"
@@ -157,8 +163,11 @@ def _state(task: TaskView) -> Text:
         return Text(safe.line(task.failure, 80), style="red")
     if task.complete:
         return Text(f"{safe.line(task.winner)} wins", style="green")
-    last = [step.name for step in STEPS if step.name in task.times]
-    return Text(last[-1] if last else "waits", style="dim")
+    last: list[str] = [step.name for step in STEPS if step.name in task.times]
+    words = last[-1] if last else "waits"
+    if task.later and not task.decision_id:
+        words += ", " + ", ".join(f"{safe.line(phase, 20)} {len(jobs)}" for phase, jobs in task.later.items())
+    return Text(words, style="dim")
 
 
 def _writing(progress: Progress, tails: Tails, width: int) -> Table:
@@ -169,6 +178,6 @@ def _writing(progress: Progress, tails: Tails, width: int) -> Table:
         for agent in task.seats:
             name = safe.line(agent, 24)
             last = tails.last_line(task.deliberation_id, agent, max(20, width - 32))
-            if last and agent not in task.ended:
+            if last and (agent not in task.ended or task.later):
                 grid.add_row(Text(name, style="cyan"), Text(last, no_wrap=True))
     return grid

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from fleet.local import serve
 from fleet.local.home import Home
@@ -99,8 +99,10 @@ def lay_out(
     at: Mapping[str, int],
     temporary: str,
     streams: Callable[[str, str | None], Then],
+    only: Collection[str] | None = None,
 ) -> Layout:
-    """The stack for an environment, on the chosen ports. Raises Invalid for what is not installed."""
+    """The stack for an environment, on the chosen ports: all parts, or, with `only`, those, which must do without the others.
+    Raises Invalid for what is not installed."""
     without = replaced(environment)
     env = stack_settings(environment, at, home.secret)
     ray_address = environment.get("RAY_ADDRESS") or f"{HOST}:{at['ray']}"
@@ -108,6 +110,8 @@ def lay_out(
     make = PartMaker(home, plain, env, at)
     parts = []
     for name, setting in REPLACED_BY.items():
+        if only is not None and name not in only:
+            continue
         if name in without:
             part = given_part(name, environment[setting])
         elif name == "ray":
@@ -137,6 +141,12 @@ def lay_out(
         # Needs no Ray, but is large: what all wait for is Ray, which comes up sooner without it beside.
         make.service("monitoring", {**common, **graph, **valkey, **model, **peers, **told(*TOKEN)}, ("nats", "ray")),
     ]
+    if only is not None:
+        parts = [
+            dataclasses.replace(part, after=tuple(name for name in part.after if name in only))
+            for part in parts
+            if part.name in only
+        ]
     return Layout(tuple(parts), env)
 
 

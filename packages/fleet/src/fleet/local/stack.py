@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +137,15 @@ async def running_stack(
     *,
     free_ports: bool | None = None,
     env: Mapping[str, str] | None = None,
+    only: Collection[str] | None = None,
     report: Callable[[Change], None] = lambda change: None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> AsyncIterator[Stack]:
     """Starts the stack in a state folder, gives it when all of it is ready, and stops it when the block ends.
 
     `free_ports` True takes free ports, False the contract's (raising Precondition where one is taken), None the contract's
-    where they are free. `env` comes before the process's environment. SIGTERM and SIGHUP end the block like Ctrl-C.
+    where they are free. `env` comes before the process's environment. `only` names the parts to start, where not all are
+    wanted. SIGTERM and SIGHUP end the block like Ctrl-C.
 
     Raises Precondition where a stack runs in the folder already, Invalid for bad settings, PartFailed for a part that does
     not start.
@@ -159,7 +161,7 @@ async def running_stack(
         guard = None
         try:
             at = choose_ports(environment, choice, say)
-            layout = lay_out(place, environment, at, str(temporary), _apply_streams)
+            layout = lay_out(place, environment, at, str(temporary), _apply_streams, only)
             stack_id = uuid.uuid4().hex
             guard = Guard(stack_id, temporary)
             stack = Stack(place, layout, stack_id, temporary, guard, report)

@@ -189,6 +189,8 @@ async def _status(address: str, ask: Callable[[Any], Awaitable[Any]]) -> Answer:
         status = await rpc.call(ask(channel), address)
     python = getattr(status, "python_version", "")
     version = f"{status.version} on Python {python}" if python else status.version
+    if python and problem is None and not status.sandbox:  # the executor's: what is ready may still lack this
+        version += f", no sandbox: {status.sandbox_reason or 'no reason given'}"
     return (problem and (status.reason or problem)), version
 
 

@@ -13,13 +13,16 @@ import dataclasses
 import datetime as dt
 from collections.abc import Sequence
 
-from fleet.describe import describe
+from fleet.describe import PROGRAM_PHASES, describe
 from fleet.monitoring.domain import (
     GAP,
     MAX_AGENTS,
     MAX_JOBS,
+    MAX_PHASE_JOBS,
+    MAX_STREAMS,
     TEXT_TAIL,
     Agent,
+    Checked,
     Deliberation,
     End,
     Line,
@@ -29,7 +32,7 @@ from fleet.monitoring.domain import (
     shorten,
     tail,
 )
-from fleet.steps import JobSeen, step_of, steps_of_jobs
+from fleet.steps import JobSeen, proposers, step_of, steps_of_jobs
 from fleet_wire import events
 
 
@@ -123,9 +126,10 @@ class Board:
                 return self._approved(event, seen)
             case events.DeliberationStarted():
                 one = self._known(event.deliberation_id, event.plan_id, event.story_id, event.task_id, event.role)
-                one.protocol, one.deadline, one.active = event.protocol, event.deadline, True
-                one.seats = tuple(event.agents[:MAX_AGENTS])
-                for agent_id in event.agents:
+                _protocol(one, event)
+                one.deadline, one.active = event.deadline, True
+                one.seats = proposers(event)[:MAX_AGENTS]
+                for agent_id in one.seats:
                     one.agent(agent_id)
             case events.TokenChunk():
                 one = self._known(event.deliberation_id)
@@ -135,12 +139,13 @@ class Board:
             case events.AgentResult():
                 one = self._known(event.deliberation_id, task_id=event.task_id, role=event.role)
                 one.active = True
+                _count(one, event, seen.at)
                 if (agent := one.agent(event.agent_id)) is not None:
                     _answer(agent, event, seen.at)
             case events.DeliberationCompleted() | events.DeliberationFailed():
                 one = self._known(event.deliberation_id, event.plan_id, event.story_id, event.task_id, event.role)
                 if isinstance(event, events.DeliberationCompleted):
-                    one.protocol = event.protocol
+                    _protocol(one, event)
                 _end(one, event, seen)
             case events.ContextUpdated(deliberation_id=deliberation_id) if deliberation_id:
                 one = self._known(deliberation_id, event.plan_id, event.story_id)
@@ -220,22 +225,44 @@ def _stream(agent: Agent, chunk: events.TokenChunk, at: dt.datetime) -> None:
     """Adds a chunk, unless it is an old one: of a job that has ended, or one that was already added."""
     if chunk.job_id in agent.results:
         return
-    stream = agent.stream
-    if stream is None or (stream.job_id != chunk.job_id and at >= stream.at) or stream.attempt < chunk.attempt:
-        stream = agent.stream = Stream(chunk.job_id, chunk.attempt, -1, at, "")
-    if (stream.job_id, stream.attempt) != (chunk.job_id, chunk.attempt) or chunk.seq <= stream.seq:
+    stream = agent.streams.get(chunk.job_id)
+    if stream is None or stream.attempt < chunk.attempt:
+        stream = agent.streams[chunk.job_id] = Stream(chunk.job_id, chunk.attempt, -1, at, "")
+    if stream.attempt != chunk.attempt or chunk.seq <= stream.seq:
         return
     lost = chunk.seq > stream.seq + 1
     stream.text = ((stream.text + GAP if lost else stream.text) + chunk.text)[-TEXT_TAIL:]
     stream.seq, stream.at = chunk.seq, at
+    while len(agent.streams) > MAX_STREAMS:
+        del agent.streams[min(agent.streams, key=lambda job: agent.streams[job].at)]
+
+
+def _protocol(one: Deliberation, event: events.DeliberationStarted | events.DeliberationCompleted) -> None:
+    if isinstance(event, events.DeliberationCompleted) or not one.protocol:
+        one.protocol, one.numbers = event.protocol, dict(event.numbers)
+    one.chosen_because = one.chosen_because or shorten(event.chosen_because, 300)
+
+
+def _count(one: Deliberation, result: events.AgentResult, at: dt.datetime) -> None:
+    before = one.jobs.get(result.job_id)
+    if (before is None and len(one.jobs) < MAX_PHASE_JOBS) or (before is not None and at < before[0]):
+        one.jobs[result.job_id] = (at, shorten(result.phase, 20), result.status)
 
 
 def _answer(agent: Agent, result: events.AgentResult, at: dt.datetime) -> None:
+    if result.checks and result.phase in ("propose", "revise") and (agent.checked is None or at >= agent.checked.at):
+        agent.checked = Checked(at, checks=tuple(result.checks))
+    if result.phase in PROGRAM_PHASES:  # a program's run has no text of its own, which would hide the proposal's
+        if agent.ran is None or at >= agent.ran.at:
+            agent.ran = Checked(at, runs=tuple(result.runs))
+        return
     before = agent.results.get(result.job_id)
     if before is not None and before.at <= at:
         return
     error = f"{result.error.kind}: {shorten(result.error.message, 300)}" if result.error else ""
-    agent.results[result.job_id] = Result(at, result.status, tail(result.content), error)
+    agent.results[result.job_id] = Result(
+        at, result.status, tail(result.content), error, shorten(result.phase, 20), shorten(result.item, 64)
+    )
     while len(agent.results) > MAX_JOBS:
         del agent.results[min(agent.results, key=lambda job: agent.results[job].at)]
 
@@ -245,11 +272,21 @@ def _end(one: Deliberation, event: events.DeliberationCompleted | events.Deliber
         return
     for agent in one.agents.values():
         agent.ended_as, agent.reason, agent.rank, agent.score = "missing", "", None, None
+        agent.revised, agent.ended_checks = False, ()
     if isinstance(event, events.DeliberationFailed):
         reason = f"{event.reason}: {shorten(event.detail, 300)}" if event.detail else event.reason
-        one.end = End(seen.at, seen.sequence, "failed", reason=reason, duration_seconds=event.duration_seconds)
+        one.end = End(
+            seen.at,
+            seen.sequence,
+            "failed",
+            reason=reason,
+            duration_seconds=event.duration_seconds,
+            calls=event.calls,
+            tokens=event.usage.prompt + event.usage.completion,
+            cached=event.usage.cached,
+        )
         for seat in event.agents:
-            if (found := one.agent(seat.agent_id)) is not None:
+            if seat.phase not in PROGRAM_PHASES and (found := one.agent(seat.agent_id)) is not None:
                 _seat(found, seat)
         return
     score = next((ranked.score for ranked in event.ranking if ranked.agent_id == event.winner), None)
@@ -263,6 +300,12 @@ def _end(one: Deliberation, event: events.DeliberationCompleted | events.Deliber
         score=score,
         margin=event.margin,
         duration_seconds=event.duration_seconds,
+        flips=event.flips,
+        verdicts=event.verdicts,
+        skipped=tuple((shorten(it.phase, 20), shorten(it.reason, 300)) for it in event.skipped),
+        calls=event.calls,
+        tokens=event.usage.prompt + event.usage.completion,
+        cached=event.usage.cached,
     )
     for missing in event.missing:
         if (found := one.agent(missing.agent_id)) is not None:
@@ -270,9 +313,13 @@ def _end(one: Deliberation, event: events.DeliberationCompleted | events.Deliber
     for ranked in event.ranking:
         if (found := one.agent(ranked.agent_id)) is not None:
             found.ended_as, found.rank, found.score = "completed", ranked.rank, ranked.score
+            found.revised = ranked.revised
+            found.ended_checks = tuple(ranked.checks)
 
 
 def _seat(agent: Agent, seat: events.SeatReport) -> None:
+    if agent.ended_as == "failed":
+        return  # of several jobs the one that failed says most
     if seat.state == "completed":
         agent.ended_as = "completed"
     elif seat.state == "failed":

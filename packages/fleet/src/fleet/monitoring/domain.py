@@ -16,6 +16,12 @@ MAX_AGENTS = 32
 """Agents kept of one deliberation; a council has at most 15 seats."""
 MAX_JOBS = 16
 """Results kept of one agent in one deliberation."""
+MAX_STREAMS = 4
+"""Jobs of one agent whose text is kept while it is written."""
+MAX_PHASE_JOBS = 512
+"""Jobs of one deliberation that are counted by phase."""
+PHASES = ("propose", "tests", "dry_run", "critique", "revise", "rerun", "judge")
+"""In the order in which a protocol goes through those that it has."""
 NEVER = dt.datetime.min.replace(tzinfo=dt.timezone.utc)
 GAP = " … "
 """Stands where streamed text was lost or came before the dashboard listened."""
@@ -63,6 +69,8 @@ class Result:
     status: Literal["completed", "failed"]
     text: str
     error: str
+    phase: str
+    item: str
 
 
 @dataclasses.dataclass
@@ -76,23 +84,42 @@ class Stream:
     text: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What was checked of something, at its moment."""
+
+    at: dt.datetime
+    checks: tuple[events.Check, ...] = ()
+    runs: tuple[events.TestRun, ...] = ()
+
+
 @dataclasses.dataclass
 class Agent:
-    """One seat of a deliberation. `ended_as` and `reason` are what the deliberation's end says of it."""
+    """One agent of a deliberation: a seat, or a tester. `ended_as`, `reason`, `revised` and `ended_checks` are what the
+    deliberation's end says of it; `checked` are the checks of its proposal as it came, `ran` its proposal's tests."""
 
     agent_id: str
     results: dict[str, Result] = dataclasses.field(default_factory=dict)
-    stream: Stream | None = None
+    streams: dict[str, Stream] = dataclasses.field(default_factory=dict)
     accepted: bool = False
     ended_as: Literal["", "completed", "missing", "failed"] = ""
     reason: str = ""
     rank: int | None = None
     score: float | None = None
+    revised: bool = False
+    ended_checks: tuple[events.Check, ...] = ()
+    checked: Checked | None = None
+    ran: Checked | None = None
 
     @property
     def last(self) -> Result | None:
         """The result of its newest job."""
         return max(self.results.values(), key=lambda result: result.at, default=None)
+
+    @property
+    def stream(self) -> Stream | None:
+        """What it wrote last, of the jobs that it may have at once."""
+        return max(self.streams.values(), key=lambda stream: stream.at, default=None)
 
     @property
     def writing(self) -> bool:
@@ -101,7 +128,14 @@ class Agent:
         return stream is not None and stream.job_id not in self.results and (last is None or stream.at >= last.at)
 
     @property
+    def helped(self) -> bool:
+        """Whether it answered without ever proposing, as a tester does: then no ranking need name it."""
+        return bool(self.results) and all(result.phase != "propose" for result in self.results.values())
+
+    @property
     def state(self) -> AgentState:
+        if self.ended_as == "missing" and not self.reason and self.helped and self.last is not None:
+            return self.last.status
         if self.ended_as and (self.last is None or self.last.status == "completed"):
             return self.ended_as
         if self.writing:
@@ -137,12 +171,19 @@ class End:
     margin: float | None = None
     duration_seconds: float | None = None
     reason: str = ""
+    flips: int = 0
+    verdicts: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
+    calls: int | None = None
+    tokens: int | None = None
+    cached: int | None = None
 
 
 @dataclasses.dataclass
 class Deliberation:
-    """One deliberation, as far as its events have been seen. `seats` are the agents it was started with, `agents` all that
-    were heard of. `version` grows with every change of the board."""
+    """One deliberation, as far as its events have been seen. `seats` are the agents that propose, `agents` all that were
+    heard of, testers and judges included. `jobs` has phase and end of each job that has ended. `version` grows with every change
+    of the board."""
 
     deliberation_id: str
     plan_id: str = ""
@@ -150,6 +191,8 @@ class Deliberation:
     task_id: str = ""
     role: str = ""
     protocol: str = ""
+    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
+    chosen_because: str = ""
     title: str = ""
     deadline: dt.datetime | None = None
     seats: tuple[str, ...] = ()
@@ -157,6 +200,7 @@ class Deliberation:
     end: End | None = None
     steps: dict[StepName, dt.datetime] = dataclasses.field(default_factory=dict)
     agents: dict[str, Agent] = dataclasses.field(default_factory=dict)
+    jobs: dict[str, tuple[dt.datetime, str, Literal["completed", "failed"]]] = dataclasses.field(default_factory=dict)
     touched: dt.datetime = NEVER
     version: int = 0
 

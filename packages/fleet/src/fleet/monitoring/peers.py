@@ -79,6 +79,7 @@ class Peers:
                 "role": council.role,
                 "quorum": council.quorum,
                 "protocol": council.protocol,
+                "numbers": dict(council.numbers),
                 "agents": [
                     {
                         "agent_id": agent.agent_id,
@@ -121,7 +122,14 @@ class Peers:
             "actors": list(answer.actors),
             **_amounts(answer),
             "nodes": [
-                {"node_id": node.node_id, "address": node.address, "alive": node.alive, **_amounts(node)}
+                {
+                    "node_id": node.node_id,
+                    "address": node.address,
+                    "alive": node.alive,
+                    "sandbox": node.sandbox,
+                    "sandbox_reason": node.sandbox_reason,
+                    **_amounts(node),
+                }
                 for node in answer.nodes
             ],
         }

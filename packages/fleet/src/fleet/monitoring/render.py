@@ -4,6 +4,8 @@ import datetime as dt
 import html
 from typing import Any
 
+from fleet.describe import protocol
+
 Json = dict[str, Any]
 
 EVENTS_SHOWN = 60
@@ -69,6 +71,7 @@ def cluster(data: Json) -> str:
         ("CPUs", _amount(found["cpus"], 1, "")),
         ("GPUs", _amount(found["gpus"], 1, "")),
         ("memory", _amount(found["memory_bytes"], gib, " GiB")),
+        ("sandbox", _sandbox(found["nodes"])),
         ("pool", f"{found['pool']}, {len(found['actors'])} actors"),
     ]
     rows = "".join(f"<tr><td>{_t(name)}</td><td>{_t(value)}</td></tr>" for name, value in facts)
@@ -100,13 +103,15 @@ def stale(data: Json) -> str:
 
 
 def deliberation(one: Json) -> str:
-    """A card: the eight steps with their times, and what each agent writes."""
+    """A card: the eight steps with their times, the protocol's phases, and what each agent writes."""
     title = one["title"] or one["task_id"] or one["deliberation_id"]
-    ids = " · ".join(_t(one[key]) for key in ("role", "protocol", "task_id", "plan_id") if one[key])
+    by = protocol(one["protocol"], one["numbers"]) if one["protocol"] else ""
+    ids = " · ".join(_t(word) for word in (one["role"], by, one["task_id"], one["plan_id"]) if word)
+    why = f'<div class="quiet">chosen by auto: {_t(one["chosen_because"])}</div>' if one["chosen_because"] else ""
     return (
         f'<div class="card {_t(one["state"])}"><div class="head"><b>{_t(title)}</b>{_pill(one["state"])}</div>'
         f'<div class="quiet">{ids} · <span class="id">{_t(one["deliberation_id"])}</span></div>'
-        f"{_steps(one['steps'])}{_outcome(one)}"
+        f"{why}{_steps(one['steps'])}{_phases(one)}{_outcome(one)}"
         f'<div class="agents">{"".join(_agent(agent) for agent in one["agents"])}</div></div>'
     )
 
@@ -142,7 +147,8 @@ def _council(council: Json) -> str:
         f"{_t(agent['agent_id'])} <i>{_t(agent['state'])}</i></span>"
         for agent in council["agents"]
     )
-    about = _t(f"{council['protocol']} · quorum {council['quorum']}")
+    by = protocol(council["protocol"], council.get("numbers") or {})
+    about = _t(f"{by} · quorum {council['quorum']}")
     return (
         f'<div class="council"><b>{_t(council["role"])}</b> <span class="quiet">{about}</span><div>{agents}</div></div>'
     )
@@ -162,16 +168,43 @@ def _steps(steps: list[Json]) -> str:
     return f'<div class="steps">{"".join(cells)}</div>'
 
 
+def _phases(one: Json) -> str:
+    cells = []
+    for found in one["phases"]:
+        ended, running = found["completed"] + found["failed"], found["running"]
+        count = f"{ended} of {ended + running}" if running else str(ended)
+        failed = f", {found['failed']} failed" if found["failed"] else ""
+        state = "running" if running else "completed"
+        words = f"{found['phase'].replace('_', ' ')} {count}{failed}"
+        cells.append(f'<span class="pill {state}">{_t(words)}</span> ')
+    for left in one["skipped"]:
+        words = f"{left['phase'].replace('_', ' ')} skipped"
+        cells.append(f'<span class="pill" title="{_t(left["reason"])}">{_t(words)}</span> ')
+    return f'<div class="phases">{"".join(cells)}</div>' if cells else ""
+
+
+def _spent(one: Json) -> str:
+    """What a decision or a failure took, as far as its event says."""
+    cached = f" ({one['cached_tokens']} cached)" if one["cached_tokens"] else ""
+    words = [
+        f"{one['flips']} flips in {one['verdicts']} verdicts" if one["verdicts"] else "",
+        f"{one['calls']} calls" if one["calls"] else "",
+        f"{one['tokens']} tokens{cached}" if one["tokens"] else "",
+        f"{one['duration_seconds']:.1f} s" if one["duration_seconds"] is not None else "",
+    ]
+    return "".join(f" · {_t(word)}" for word in words if word)
+
+
 def _outcome(one: Json) -> str:
     if one["state"] == "completed":
         score = "—" if one["score"] is None else f"{one['score']:.3f}"
         return (
             f'<div class="outcome"><b>{_t(one["decision_title"] or "decided")}</b> · winner '
-            f'<span class="id">{_t(one["winner"])}</span> · score {_t(score)} · '
+            f'<span class="id">{_t(one["winner"])}</span> · score {_t(score)}{_spent(one)} · '
             f'<span class="id">{_t(one["decision_id"])}</span></div>'
         )
     if one["state"] == "failed":
-        return f'<div class="outcome bad">{_t(one["reason"])}</div>'
+        return f'<div class="outcome bad">{_t(one["reason"])}{_spent(one)}</div>'
     return ""
 
 
@@ -179,10 +212,40 @@ def _agent(agent: Json) -> str:
     rank = "" if agent["rank"] is None else f' <span class="quiet">#{agent["rank"]} · {agent["score"]:.3f}</span>'
     error = f'<div class="reason">{_t(agent["error"])}</div>' if agent["error"] else ""
     text = f'<div class="tail"><div>{_t(agent["tokens_text_tail"])}</div></div>' if agent["tokens_text_tail"] else ""
+    about = [agent["phase"] or "", "revised" if agent["revised"] else "", _tests(agent["tests"])]
+    words = " · ".join(_t(word.replace("_", " ")) for word in about if word)
     return (
         f'<div class="agent"><div class="head"><span class="id">{_t(agent["agent_id"])}</span>'
-        f"<span>{_pill(agent['state'])}{rank}</span></div>{error}{text}</div>"
+        f"<span>{_pill(agent['state'])}{rank}</span></div>"
+        f'<div class="quiet">{words}</div>{_checks(agent["checks"])}{error}{text}</div>'
     )
+
+
+def _checks(found: list[Json]) -> str:
+    """Each check of a proposal; what was not run is never shown as passed."""
+    pills = []
+    for check in found:
+        state = {"passed": "completed", "failed": "failed"}.get(check["status"], "")
+        name = check["name"].replace("_", " ")
+        label = name if check["status"] == "passed" else f"{name} {check['status'].replace('_', ' ')}"
+        pills.append(f'<span class="pill {state}" title="{_t(check["detail"])}">{_t(label)}</span> ')
+    return f'<div class="checks">{"".join(pills)}</div>' if pills else ""
+
+
+def _tests(found: Json | None) -> str:
+    if found is None:
+        return ""
+    ran = found["passed"] + found["failed"]
+    return f"{found['passed']} of {ran} tests passed" if ran else "no test was run"
+
+
+def _sandbox(nodes: list[Json]) -> str:
+    alive = [node for node in nodes if node["alive"]]
+    without = [node for node in alive if not node["sandbox"]]
+    if not alive:
+        return "no node is alive"
+    why = without[0]["sandbox_reason"] if without else ""
+    return f"{len(alive) - len(without)} of {len(alive)} nodes can make one" + (f": {why}" if why else "")
 
 
 def _event(line: Json) -> str:

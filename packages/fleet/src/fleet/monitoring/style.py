@@ -53,6 +53,7 @@ td:last-child { padding-right:0; }
   overflow:hidden; white-space:nowrap; }
 .step i { font-style:normal; opacity:.6; } .step b { display:block; font-weight:500; font-variant-numeric:tabular-nums; }
 .step.done { background:var(--goodbg); color:var(--good); }
+.phases,.checks { display:flex; flex-wrap:wrap; gap:4px; margin:4px 0; }
 .outcome { margin:4px 0 8px; overflow-wrap:anywhere; } .outcome.bad { color:var(--bad); }
 .agents { display:grid; grid-template-columns:repeat(auto-fit,minmax(210px,1fr)); gap:8px; }
 .agent { border:1px solid var(--line); border-radius:6px; padding:6px 8px; min-width:0; }

@@ -1,11 +1,12 @@
 """What the API answers and the page shows, as plain JSON values: both read here, so that their numbers are the same."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet.monitoring.board import Board
-from fleet.monitoring.domain import Agent, Deliberation, Line
+from fleet.monitoring.domain import PHASES, Agent, Deliberation, Line
 from fleet.monitoring.sources import Health, Probe, Source, Sources
 from fleet.steps import STEPS
 from fleet_wire.rpc import Readiness
@@ -96,9 +97,9 @@ class Views:
         return {name: state.value, "source": source(state, self._sources.now())}
 
     def deliberations(self, limit: int) -> Json:
-        known = self._board.deliberations()
+        known, active = self._board.deliberations(), self._active()
         return {
-            "deliberations": [deliberation(one) for one in known[:limit]],
+            "deliberations": [deliberation(one, active) for one in known[:limit]],
             "known": len(known),
             "source": self.feed(),
         }
@@ -107,14 +108,20 @@ class Views:
         """The newest that run and the newest that have ended, and how many are known in all."""
         known = self._board.deliberations()
         chosen = [one for one in known if one.end is None][:running] + [one for one in known if one.end][:ended]
-        return [deliberation(one) for one in chosen], len(known)
+        active = self._active()
+        return [deliberation(one, active) for one in chosen], len(known)
 
     def deliberation(self, deliberation_id: str) -> Json | None:
         one = self._board.get(deliberation_id)
-        return None if one is None else {**deliberation(one), "source": self.feed()}
+        return None if one is None else {**deliberation(one, self._active()), "source": self.feed()}
 
     def events(self, limit: int) -> Json:
         return {"events": [line(one) for one in self._board.lines(limit)], "source": self.feed()}
+
+    def _active(self) -> Sequence[Json]:
+        """The executor's jobs that run, as it last said; none once its answer is old."""
+        state = self._sources["jobs"]
+        return (state.value or ()) if state.ok else ()
 
     def _parts(self, kind: str) -> list[Json]:
         now = self._sources.now()
@@ -144,9 +151,11 @@ class Views:
             self._live_at = self._sources.now()
 
 
-def deliberation(one: Deliberation) -> Json:
-    """One deliberation. `score` is the winner's."""
+def deliberation(one: Deliberation, active: Sequence[Json] = ()) -> Json:
+    """One deliberation. `score` is the winner's; `active` are the jobs of all that the executor runs now; `phase` is the
+    furthest that any job of it has reached."""
     end = one.end
+    found = phases(one, active)
     return {
         "deliberation_id": one.deliberation_id,
         "plan_id": one.plan_id,
@@ -155,7 +164,11 @@ def deliberation(one: Deliberation) -> Json:
         "title": one.title,
         "role": one.role,
         "protocol": one.protocol,
+        "numbers": one.numbers,
+        "chosen_because": one.chosen_because or None,
         "state": one.state,
+        "phase": found[-1]["phase"] if found else None,
+        "phases": found,
         "deadline": iso(one.deadline),
         "ended_at": iso(end.at) if end else None,
         "agents": [agent(one.agents[agent_id]) for agent_id in sorted(one.agents)],
@@ -166,8 +179,29 @@ def deliberation(one: Deliberation) -> Json:
         "score": end.score if end else None,
         "margin": end.margin if end else None,
         "duration_seconds": end.duration_seconds if end else None,
+        "flips": end.flips if end else None,
+        "verdicts": end.verdicts if end else None,
+        "skipped": [{"phase": phase, "reason": why} for phase, why in end.skipped] if end else [],
+        "calls": end.calls if end else None,
+        "tokens": end.tokens if end else None,
+        "cached_tokens": end.cached if end else None,
         "reason": (end.reason or None) if end else None,
     }
+
+
+def phases(one: Deliberation, active: Sequence[Json] = ()) -> list[Json]:
+    """The phases that have jobs, in their order, with how many run, answered and failed."""
+    counts: dict[str, Counter[str]] = {}
+    for _, phase, status in one.jobs.values():
+        counts.setdefault(phase, Counter())[status] += 1
+    for job in active if one.end is None else ():
+        if job["deliberation_id"] == one.deliberation_id and job["job_id"] not in one.jobs:
+            counts.setdefault(str(job["phase"]), Counter())["running"] += 1
+    order = sorted(counts, key=lambda phase: (PHASES.index(phase) if phase in PHASES else len(PHASES), phase))
+    return [
+        {"phase": phase, **{word: counts[phase][word] for word in ("running", "completed", "failed")}}
+        for phase in order
+    ]
 
 
 def agent(one: Agent) -> Json:
@@ -179,6 +213,15 @@ def agent(one: Agent) -> Json:
         "error": one.error or None,
         "rank": one.rank,
         "score": one.score,
+        "revised": one.revised,
+        "phase": one.last.phase if one.last and not one.writing else None,
+        "checks": [
+            {"name": check.name, "status": check.status, "score": check.score, "detail": check.detail}
+            for check in one.ended_checks or (one.checked.checks if one.checked else ())
+        ],
+        "tests": {word: sum(run.status == word for run in one.ran.runs) for word in ("passed", "failed", "not_run")}
+        if one.ran
+        else None,
     }
 
 

@@ -9,13 +9,13 @@ event (MAX_MESSAGE_BYTES of JSON) is checked beside them, when it is proposed.
 
 import dataclasses
 import datetime as dt
-import re
 from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
 import msgspec
 
-from fleet.deliberation.plan_rules import PROTOCOL_PATTERN, check_order
+from fleet.deliberation.plan_rules import check_order
+from fleet.planmessages import NO_LIMITS, check_budget, check_how
 from fleet_wire import events
 from fleet_wire.errors import Invalid, Precondition
 from fleet_wire.ids import check_id, check_role
@@ -36,8 +36,6 @@ APPROVAL_BYTES = 6 * MAX_PERSON + 64
 """What the version and an approval may add to the event of a plan: a name at JSON's longest (\\u0000), and digits."""
 
 Task = events.PlanTask
-
-_PROTOCOL = re.compile(PROTOCOL_PATTERN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Story:
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """How a story is to be done. `story` is as it was when the plan was proposed; `version` counts the story's plans
-    from 1; `decided_…` tell of the approval or rejection."""
+    from 1; `decided_…` tell of the approval or rejection; `budget` is that of all tasks together."""
 
     plan_id: str
     story: Story
@@ -74,11 +72,12 @@ class Plan:
     decided_at: dt.datetime | None = None
     reject_reason: str = ""
     completed_at: dt.datetime | None = None
+    budget: events.Budget = NO_LIMITS
 
     @property
     def content(self) -> tuple[object, ...]:
         """What two requests under one request_id must share."""
-        return (self.story.story_id, self.roles, self.tasks)
+        return (self.story.story_id, self.roles, self.tasks, self.budget)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +110,19 @@ def new_story(
     return Story(story_id, title, brief, tuple(acceptance), chosen, actor, now)
 
 
-def new_plan(plan_id: str, story: Story, roles: Sequence[str], tasks: Sequence[Task], now: dt.datetime) -> Plan:
+def new_plan(
+    plan_id: str,
+    story: Story,
+    roles: Sequence[str],
+    tasks: Sequence[Task],
+    now: dt.datetime,
+    budget: events.Budget = NO_LIMITS,
+) -> Plan:
     """A proposed plan, its version yet to be counted; raises Invalid naming the field that is wrong."""
     check_roles_and_tasks(roles, tasks)
+    check_budget("budget", budget)
     checked = tuple(cast(events.Role, role) for role in roles)
-    plan = Plan(plan_id, story, 1, checked, tuple(tasks), later(now, story.created_at))
+    plan = Plan(plan_id, story, 1, checked, tuple(tasks), later(now, story.created_at), budget=budget)
     # The version and the approval are not known yet: both have their room in APPROVAL_BYTES.
     size = len(msgspec.json.encode(approved_event(dataclasses.replace(plan, decided_at=now))))
     if size + APPROVAL_BYTES > events.MAX_MESSAGE_BYTES:
@@ -192,6 +199,7 @@ def approved_event(plan: Plan) -> events.PlanApproved:
         approved_at=plan.decided_at,
         roles=list(plan.roles),
         tasks=list(plan.tasks),
+        budget=plan.budget,
     )
 
 
@@ -220,8 +228,7 @@ def _check_task(field: str, task: Task) -> None:
     _items(f"{field}.requirements", task.requirements)
     _items(f"{field}.acceptance", task.acceptance)
     _distinct(f"{field}.depends_on", task.depends_on)
-    if task.protocol is not None and not _PROTOCOL.match(task.protocol):
-        raise Invalid(f"{field}.protocol must match [a-z_]{{1,32}}, or be empty, not {task.protocol[:80]!r}")
+    check_how(field, task)
 
 
 def _text(field: str, value: str, limit: int, needed: bool = False) -> None:

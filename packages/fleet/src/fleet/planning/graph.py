@@ -1,6 +1,6 @@
 """The store in the graph database. Its nodes are PlanningStory, PlanningPlan and PlanningOutbox; nobody else writes them.
 
-What is asked for stands in properties of its own; lists, and the story as a plan saw it, are JSON text.
+What is asked for stands in properties of its own; lists, budgets, and the story as a plan saw it, are JSON text.
 
 Two writers of one plan, or of one story's counter of plans, must not both win. A lock in the database (Neo4j) or its refusal
 of the later one (the embedded server) sees to that, provided that the node is written before what decides is read.
@@ -188,6 +188,7 @@ def _plan_values(plan: Plan) -> dict[str, Any]:
         "state": plan.state,
         "roles": _json(plan.roles),
         "tasks": _json(plan.tasks),
+        "budget": _json(plan.budget),
         "proposed_at": stamp(plan.proposed_at),
         "decided_by": plan.decided_by,
         "decided_at": _stamp(plan.decided_at),
@@ -197,7 +198,8 @@ def _plan_values(plan: Plan) -> dict[str, Any]:
 
 
 def _read_plan(values: dict[str, Any]) -> Plan:
-    parsed = {name: msgspec.json.decode(values[name]) for name in ("story", "roles", "tasks")}
+    texts = {"budget": "{}", **values}  # plans written before there were budgets have none
+    parsed = {name: msgspec.json.decode(texts[name]) for name in ("story", "roles", "tasks", "budget")}
     return msgspec.convert({**values, **parsed}, Plan)
 
 

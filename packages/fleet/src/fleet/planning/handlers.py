@@ -7,6 +7,7 @@ import datetime as dt
 import re
 from collections.abc import Callable, Sequence
 
+from fleet.planmessages import NO_LIMITS
 from fleet.planning import domain
 from fleet.planning.domain import Plan, Story, StoryWithPlans, Task
 from fleet.planning.store import Outgoing, Store, outgoing, position
@@ -67,11 +68,16 @@ async def list_stories(
 
 
 async def propose_plan(
-    ports: Ports, request_id: str, story_id: str, roles: Sequence[str], tasks: Sequence[Task]
+    ports: Ports,
+    request_id: str,
+    story_id: str,
+    roles: Sequence[str],
+    tasks: Sequence[Task],
+    budget: events.Budget = NO_LIMITS,
 ) -> Plan:
     """Adds a proposed plan to a story; the same request_id gives the plan it gave before."""
     story = (await get_story(ports, story_id)).story
-    plan = domain.new_plan(_id(ports, "plan", request_id), story, roles, tasks, ports.now())
+    plan = domain.new_plan(_id(ports, "plan", request_id), story, roles, tasks, ports.now(), budget)
     kept = await ports.store.propose_plan(plan)
     if kept.content != plan.content:
         raise AlreadyExists(f"request_id {request_id} made plan {kept.plan_id}, which has another content")

@@ -4,8 +4,9 @@ from typing import Any
 
 import grpc
 
+from fleet.planmessages import budget_message, budget_of, task_message, task_of
 from fleet.planning import handlers
-from fleet.planning.domain import Plan, PlanSummary, Story, StoryWithPlans, Task
+from fleet.planning.domain import Plan, PlanSummary, Story, StoryWithPlans
 from fleet_wire.gen.planning.v1 import planning_pb2 as pb
 from fleet_wire.gen.planning.v1 import planning_pb2_grpc as pb_grpc
 from fleet_wire.rpc import Readiness, timestamp
@@ -49,7 +50,12 @@ class PlanningServicer(pb_grpc.PlanningServiceServicer):
     async def ProposePlan(self, request: pb.ProposePlanRequest, context: Context) -> pb.ProposePlanResponse:
         self._readiness.require()
         plan = await handlers.propose_plan(
-            self._ports, request.request_id, request.story_id, list(request.roles), [_task(t) for t in request.tasks]
+            self._ports,
+            request.request_id,
+            request.story_id,
+            list(request.roles),
+            list(map(task_of, request.tasks)),
+            budget_of(request.budget),
         )
         return pb.ProposePlanResponse(plan=_plan(plan))
 
@@ -67,20 +73,6 @@ class PlanningServicer(pb_grpc.PlanningServiceServicer):
         self._readiness.require()
         plan = await handlers.reject_plan(self._ports, request.plan_id, request.rejected_by, request.reason)
         return pb.RejectPlanResponse(plan=_plan(plan))
-
-
-def _task(task: pb.Task) -> Task:
-    """The role is checked with everything else, by the domain."""
-    return Task(
-        task_id=task.task_id,
-        title=task.title,
-        description=task.description,
-        role=task.role,  # type: ignore[arg-type]
-        requirements=list(task.requirements),
-        acceptance=list(task.acceptance),
-        depends_on=list(task.depends_on),
-        protocol=task.protocol or None,
-    )
 
 
 def _story(story: Story) -> pb.Story:
@@ -113,19 +105,8 @@ def _plan(plan: Plan) -> pb.Plan:
         plan_version=plan.version,
         state=plan.state,
         roles=plan.roles,
-        tasks=[
-            pb.Task(
-                task_id=task.task_id,
-                title=task.title,
-                description=task.description,
-                role=task.role,
-                requirements=task.requirements,
-                acceptance=task.acceptance,
-                depends_on=task.depends_on,
-                protocol=task.protocol or "",
-            )
-            for task in plan.tasks
-        ],
+        tasks=map(task_message, plan.tasks),
+        budget=budget_message(plan.budget),
         proposed_at=timestamp(plan.proposed_at),
         decided_by=plan.decided_by,
         decided_at=timestamp(plan.decided_at),
