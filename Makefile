@@ -1,7 +1,7 @@
 # Each target first makes the environments it needs (scripts/setup), which takes a second when they are there.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint locks generate clean
+.PHONY: help demo up test bench lint locks generate clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -17,6 +17,10 @@ up: ## start the whole fleet on this machine and keep it running until Ctrl-C; A
 test: ## all tests, on every line; ARGS="wire executor newest fleet quality e2e" picks suites
 	@scripts/setup --all
 	@.venv/bin/python scripts/run-tests $(ARGS)
+
+bench: ## this system beside bare calls and other frameworks, in ten minutes; ARGS="--quick", "--profile orchestrator" or "--help"
+	@scripts/setup --bench
+	@.venv/bin/python -m bench $(ARGS)
 
 lint: ## format, lint, types and import contracts, without changing anything
 	@scripts/setup
@@ -34,5 +38,5 @@ generate: ## gRPC stubs and specs/asyncapi.yaml from their sources
 	@scripts/generate
 
 clean: ## remove the environments, caches and test results; the state of a local stack (.fleet) stays
-	@rm -rf .venv .venv-uv .venv-executor .venv-executor-newest build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-uv .venv-bench .venv-executor .venv-executor-newest build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find packages tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

