@@ -12,36 +12,55 @@ from typing import Any
 import msgspec
 
 from fleet.deliberation.prompt import ContextText
+from fleet.deliberation.requests import JobRequest
 from fleet.deliberation.state import Deliberation
-from fleet.orchestrator import main
-from fleet.orchestrator.peers import AgentJob
+from fleet.orchestrator import main, policies
 from fleet.orchestrator.settings import OrchestratorSettings
 from fleet_wire import apply, events, ids
 from fleet_wire.bus import Bus, connect
-from fleet_wire.errors import NotFound, Unavailable
-from fleet_wire.events import AgentResult, JobError, PlanApproved, PlanTask, StoryText
+from fleet_wire.errors import Exhausted, NotFound, Unavailable
+from fleet_wire.events import AgentResult, Budget, Check, JobError, PlanApproved, PlanTask, StoryText, TestRun
 from fleet_wire.rpc import Readiness
 
-Answer = Callable[[Deliberation, AgentJob], AgentResult | None]
+Answer = Callable[[Deliberation, JobRequest], AgentResult | None]
+
+PROGRAM = "def add(a, b):\n    return a + b\n"
+TESTS = "def test_sum():\n    assert add(1, 2) == 3\n\n\ndef test_none():\n    assert add(0, 0) == 0\n"
+CODE = "Add two numbers.\n\ndef add(a, b):\n"
+"""The description of a code task."""
 
 
-def answers(state: Deliberation, job: AgentJob) -> AgentResult | None:
-    """Every agent answers."""
+def answers(state: Deliberation, job: JobRequest) -> AgentResult | None:
+    """Every agent answers, whatever it is asked; every check and every test passes; a judge prefers what it is shown first."""
+    text = {
+        "tests": f"```python\n{TESTS}```",
+        "critique": "It lacks an error message.",
+        "judge": '{"reason": "the first is shorter", "winner": "first"}',
+        "dry_run": "",
+        "rerun": "",
+    }.get(
+        job.phase, f"{job.agent_id} has a {job.phase} for {state.task.title}: parse the file\n```python\n{PROGRAM}```"
+    )
+    asked = 0 if job.dry_run else 1
     return AgentResult(
         job_id=job.job_id,
         deliberation_id=state.deliberation_id,
         task_id=state.task.task_id,
         agent_id=job.agent_id,
-        role=state.task.role,
-        phase="propose",
+        role=job.role,
+        phase=job.phase,
+        item=job.item,
         attempt=1,
         status="completed",
-        content=f"{job.agent_id} proposes for {state.task.title}: parse the file and test it",
-        usage=events.Usage(prompt=10, completion=5),
+        content=text,
+        checks=[Check(name=name, status="passed", score=1.0) for name in (job.checks.names if job.checks else ())],
+        runs=[TestRun(test_id=test_id, status="passed") for test_id, _ in (job.dry_run.tests if job.dry_run else ())],
+        calls=asked,
+        usage=events.Usage(prompt=10 * asked, completion=5 * asked),
     )
 
 
-def fails(state: Deliberation, job: AgentJob) -> AgentResult | None:
+def fails(state: Deliberation, job: JobRequest) -> AgentResult | None:
     """No agent reaches its model."""
     answer = answers(state, job)
     assert answer is not None
@@ -49,27 +68,38 @@ def fails(state: Deliberation, job: AgentJob) -> AgentResult | None:
     return msgspec.structs.replace(answer, status="failed", content="", error=error)
 
 
-def silent(state: Deliberation, job: AgentJob) -> AgentResult | None:
+def silent(state: Deliberation, job: JobRequest) -> AgentResult | None:
     """Nobody ever answers."""
     return None
 
 
 class PlayedExecutor:
-    """Accepts jobs once per id and has `answer` answered for each over the real NATS. `away` makes it unreachable."""
+    """Accepts jobs once per id and has `answer` answered for each over the real NATS. `away` makes it unreachable, `full` one
+    that takes no more, `no_sandbox` says why it runs no code. What is cancelled while it runs ends so, and is published, but
+    where `stops` is False: then its answer crosses the cancelling."""
 
     def __init__(self, bus: Bus, answer: Answer = answers) -> None:
         self.bus = bus
         self.answer = answer
         self.away = False
-        self.jobs: dict[str, AgentJob] = {}
+        self.full = False
+        self.no_sandbox = ""
+        self.jobs: dict[str, JobRequest] = {}
         self.known: dict[str, dict[str, AgentResult | None]] = {}
+        self.states: dict[str, Deliberation] = {}
+        self.cancelled: list[str] = []
         self.calls = 0
         self.publishes = True
+        self.stops = True
 
-    async def execute(self, state: Deliberation, jobs: Sequence[AgentJob]) -> None:
-        if self.away:
-            raise Unavailable("ray-executor does not answer")
+    async def execute(self, state: Deliberation, jobs: Sequence[JobRequest]) -> None:
+        self._answering()
+        if self.full:
+            raise Exhausted("the model has all the calls it takes")
         self.calls += 1
+        self.states[state.deliberation_id] = state
+        assert state.until is not None
+        assert state.until <= state.deadline
         for job in jobs:
             before = self.jobs.setdefault(job.job_id, job)
             assert before == job, "a retry must send the same"
@@ -81,9 +111,32 @@ class PlayedExecutor:
                 await self.bus.publish(result)
 
     async def results(self, deliberation_id: str) -> dict[str, AgentResult | None]:
+        self._answering()
+        return dict(self.known.get(deliberation_id, {}))
+
+    async def cancel(self, deliberation_id: str) -> None:
+        self._answering()
+        self.cancelled.append(deliberation_id)
+        error = JobError(kind="cancelled", message="cancelled", retryable=False)
+        for job_id, result in self.known.get(deliberation_id, {}).items():
+            if result is None and self.stops:
+                ended = answers(self.states[deliberation_id], self.jobs[job_id])
+                assert ended is not None
+                ended = msgspec.structs.replace(ended, status="failed", content="", calls=0, error=error)
+                self.known[deliberation_id][job_id] = ended
+                await self.bus.publish(ended)
+
+    async def sandbox(self) -> str:
+        self._answering()
+        return self.no_sandbox
+
+    def of_phase(self, phase: str) -> list[JobRequest]:
+        """The jobs of a phase that were asked for."""
+        return [job for job in self.jobs.values() if job.phase == phase]
+
+    def _answering(self) -> None:
         if self.away:
             raise Unavailable("ray-executor does not answer")
-        return dict(self.known.get(deliberation_id, {}))
 
 
 class PlayedMemory:
@@ -115,7 +168,10 @@ class PlayedPlanBook:
         return [plan.plan_id for plan in self.plans]
 
     async def plan(self, plan_id: str) -> PlanApproved:
-        return next(plan for plan in self.plans if plan.plan_id == plan_id)
+        for plan in self.plans:
+            if plan.plan_id == plan_id:
+                return plan
+        raise NotFound(f"no plan {plan_id}")
 
 
 class Peers:
@@ -141,7 +197,7 @@ async def replica(
     bus = await connect(url, "orchestrator")
     stop = asyncio.Event()
     readiness = Readiness()
-    parts = main.assemble(settings, bus, peers.executor, peers.memory, peers.plan_book)
+    parts = main.assemble(settings, bus, peers.executor, peers.memory, peers.plan_book, policies.load())
     broken(parts)
     work = asyncio.gather(*main.loops(parts, settings, bus, readiness, stop).values())
     try:
@@ -157,7 +213,7 @@ async def replica(
         await bus.close()
 
 
-def approved(plan_id: str, *tasks: PlanTask) -> PlanApproved:
+def approved(plan_id: str, *tasks: PlanTask, budget: Budget | None = None) -> PlanApproved:
     """The event of an approved plan."""
     return PlanApproved(
         story_id=f"story-{plan_id}",
@@ -167,18 +223,21 @@ def approved(plan_id: str, *tasks: PlanTask) -> PlanApproved:
         approved_by="somebody",
         approved_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
         tasks=list(tasks),
+        budget=budget or Budget(),
     )
 
 
-def task(task_id: str, *depends_on: str, role: str = "DEV") -> PlanTask:
-    """A task."""
+def task(task_id: str, *depends_on: str, role: str = "DEV", **more: Any) -> PlanTask:
+    """A task, for three proposals and no more unless told otherwise."""
     body = {
+        "protocol": "vote",
         "task_id": task_id,
         "title": f"Task {task_id}",
         "description": f"Do {task_id}",
         "role": role,
         "requirements": ["parse the file"],
         "depends_on": list(depends_on),
+        **more,
     }
     return msgspec.convert(body, PlanTask)
 
@@ -193,6 +252,13 @@ async def published(bus: Bus, subject: str) -> list[Any]:
         if message.subject == subject:
             found.append(events.decode(subject, message.data or b""))
     return found
+
+
+async def count(bus: Bus, subject: str) -> int:
+    """How many events there are on a subject, repetitions included."""
+    stream = await bus.js.find_stream_name_by_subject(subject)
+    found = (await bus.js.stream_info(stream, subjects_filter=subject)).state.subjects or {}
+    return found.get(subject, 0)
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20) -> Any:

@@ -40,7 +40,7 @@ async def served(own_nats: realparts.Nats) -> AsyncIterator[tuple[Any, Peers, ha
         assert early.value.code() == grpc.StatusCode.UNAVAILABLE
         assert not (await stub.GetStatus(pb.GetStatusRequest())).ready
         parts = await stack.enter_async_context(replica(own_nats.url, peers))
-        servicer.requests = parts.requests
+        servicer.use_cases = parts.use_cases
         await until(lambda: _five(parts))
         readiness.report("councils", None)
         yield stub, peers, bus
@@ -78,14 +78,14 @@ async def test_five_default_councils_of_three_are_made_once(served: tuple[Any, P
 
 async def test_an_ad_hoc_request_is_decided_once_per_request_id(served: tuple[Any, Peers, harness.Bus]) -> None:
     stub, peers, _ = served
-    request = pb.DeliberateRequest(request_id="r1", role="QA", description="How to test a parser?")
+    request = pb.DeliberateRequest(request_id="r1", role="QA", description="How to test a parser?", protocol="vote")
     first = await stub.Deliberate(request)
     assert (await stub.Deliberate(request)).deliberation_id == first.deliberation_id
     answer = await ended(stub, first.deliberation_id)
     assert answer.deliberation.decision_id == f"dec-{first.deliberation_id}"
-    assert [seat.state for seat in answer.deliberation.seats] == ["completed"] * 3
+    assert [seat.state for seat in answer.deliberation.jobs] == ["completed"] * 3
     outcome = msgspec.json.decode(answer.outcome)
-    assert outcome["winner"] in [seat.agent_id for seat in answer.deliberation.seats]
+    assert outcome["winner"] in [seat.agent_id for seat in answer.deliberation.jobs]
     assert len(peers.executor.jobs) == 3
     request.description = "Something else"
     await refused(stub.Deliberate(request), grpc.StatusCode.ALREADY_EXISTS, "r1")

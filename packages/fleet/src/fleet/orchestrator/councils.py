@@ -1,34 +1,44 @@
 """Councils: which agents answer for a role, how many must, and by which protocol. Pure rules; the records live in a bucket."""
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import Struct
 
+from fleet.deliberation import protocols
 from fleet.deliberation.state import default_quorum
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition
 
 DEFAULT_AGENTS = 3
 MAX_AGENTS = 15
-PROTOCOLS = ("consensus",)
-"""Names that a council, a task or a request may give. The first is what an empty name means."""
+DEFAULT_PROTOCOL = protocols.AUTO
+"""What an empty name means."""
 
 
 class Council(Struct, frozen=True, kw_only=True):
-    """The record. `quorum` 0 means the default: half the agents rounded down, plus 1."""
+    """The record. `quorum` 0 means the default: half the agents rounded down, plus 1. `numbers` are the protocol's, where they
+    are not its defaults."""
 
     role: str
     agents: tuple[str, ...]
     quorum: int = 0
-    protocol: str = PROTOCOLS[0]
+    protocol: str = DEFAULT_PROTOCOL
+    numbers: dict[str, float] = {}
 
     def needed(self) -> int:
         """How many answers decide."""
         return self.quorum or default_quorum(len(self.agents))
 
 
-def make(role: str, agents: int = DEFAULT_AGENTS, quorum: int = 0, protocol: str = "") -> Council:
+def make(
+    role: str,
+    agents: int = DEFAULT_AGENTS,
+    quorum: int = 0,
+    protocol: str = "",
+    numbers: Mapping[str, float] | None = None,
+) -> Council:
     """A council with seats 1 to `agents`; raises Invalid naming the field that is wrong."""
     ids.check_role("role", role)
     if not 1 <= agents <= MAX_AGENTS:
@@ -36,14 +46,9 @@ def make(role: str, agents: int = DEFAULT_AGENTS, quorum: int = 0, protocol: str
     if quorum > agents:
         raise Invalid(f"quorum must be 0 for the default or 1 to the number of agents ({agents}), not {quorum}")
     seats = tuple(ids.agent_id(role, number) for number in range(1, agents + 1))
-    return Council(role=role, agents=seats, quorum=quorum, protocol=check_protocol("protocol", protocol))
-
-
-def check_protocol(field: str, name: str) -> str:
-    """The protocol's name, the default for an empty one; raises Invalid naming the field for an unknown one."""
-    if name and name not in PROTOCOLS:
-        raise Invalid(f"{field} must be one of {', '.join(PROTOCOLS)}, not {name[:80]!r}")
-    return name or PROTOCOLS[0]
+    name = protocols.check_protocol("protocol", protocol or DEFAULT_PROTOCOL)
+    kept = protocols.check_numbers("numbers", name, numbers or {})
+    return Council(role=role, agents=seats, quorum=quorum, protocol=name, numbers=kept)
 
 
 def with_agent(council: Council, agent_id: str) -> Council:

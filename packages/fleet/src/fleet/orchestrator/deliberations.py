@@ -6,13 +6,12 @@ create-only or derived, and what it sends carries derived ids.
 
 import asyncio
 import dataclasses
-import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-from fleet.deliberation import prompt as prompts
 from fleet.deliberation.outcome import decides, outcome
+from fleet.deliberation.requests import requests
 from fleet.deliberation.state import (
     Announced,
     Broke,
@@ -20,43 +19,31 @@ from fleet.deliberation.state import (
     Deliberation,
     DeliberationEvent,
     OutcomePublished,
-    Prepared,
     Reported,
     Retired,
     Scheduled,
+    Stopped,
     Submitted,
     advance,
-    counted,
     due,
 )
-from fleet.orchestrator.peers import AgentJob, Executor, Memory
-from fleet.orchestrator.store import (
-    Outcome,
-    Store,
-    deliberation_ttl,
-    outcome_key,
-    prompt_key,
-    state_key,
-)
-from fleet_wire import ids, topology
+from fleet.deliberation.turn import turn
+from fleet.orchestrator.clocks import Clock
+from fleet.orchestrator.live import DeliberationRecords, Markers
+from fleet.orchestrator.peers import Executor
+from fleet.orchestrator.preparing import Preparing
+from fleet.orchestrator.replay import Replays
+from fleet.orchestrator.results import Results
+from fleet.orchestrator.store import Outcome, Store, outcome_key
+from fleet_wire import topology
 from fleet_wire.bus import Bus
 from fleet_wire.consumer import HOPELESS
 from fleet_wire.errors import Conflict, Unavailable
 from fleet_wire.events import AgentResult, DeadlineReached, DeliberationCompleted, DeliberationStarted
-from fleet_wire.kv import Bucket, T, change
 
 log = structlog.get_logger(__name__)
 
-Clock = Callable[[], dt.datetime]
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What an agent may write and be shown, in tokens, and how it samples."""
-
-    max_tokens: int
-    temperature: float
-    token_budget: int
+Confirmed = tuple[DeliberationEvent, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,64 +53,82 @@ class Deliberations:
     store: Store
     bus: Bus
     executor: Executor
-    memory: Memory
-    limits: Limits
+    records: DeliberationRecords
+    live: Markers
+    results: Results
+    preparing: Preparing
+    replays: Replays
     clock: Clock
     report: Callable[[Deliberation], Awaitable[None]]
 
     async def drive(self, deliberation_id: str) -> None:
         """Does all that is due until nothing is. Raises what stopped it: Unavailable where a part is away."""
-        while True:
-            entry = await self.store.deliberations.get(state_key(deliberation_id))
-            if entry is None:
-                log.warning("deliberation without a record", deliberation_id=deliberation_id)
-                return
-            state = entry.value
-            commands = due(state)
-            if not commands:
-                return
-            outcomes = await asyncio.gather(
+        try:
+            await self._drive(deliberation_id)
+        except BaseException:
+            self.records.forget(deliberation_id)  # the next try begins with what stands in the store
+            raise
+
+    async def fold(self, deliberation_id: str, events: Confirmed) -> Deliberation | None:
+        """Moves the saved state by these events; None where there is no record."""
+        return await self.records.fold(deliberation_id, events)
+
+    async def _drive(self, deliberation_id: str) -> None:
+        state = await self.records.known(deliberation_id)
+        if state is None:
+            log.warning("deliberation without a record", deliberation_id=deliberation_id)
+        while state is not None and (commands := due(state)):
+            found = await asyncio.gather(
                 *(self._carry_out(command, state) for command in commands), return_exceptions=True
             )
-            confirmed = [found for found in outcomes if not isinstance(found, BaseException)]
-            await self.fold(deliberation_id, confirmed)
-            for found in outcomes:
-                if isinstance(found, BaseException):
-                    raise found
+            confirmed = tuple(event for one in found if not isinstance(one, BaseException) for event in one)
+            moved = await self.fold(deliberation_id, confirmed) if confirmed else state
+            for one in found:
+                if isinstance(one, BaseException):
+                    raise one
+            if moved == state:
+                raise Unavailable(f"{' and '.join(commands)} of {deliberation_id} did not bring it on")
+            state = moved
+            if state is not None and state.retired:
+                await self._forget(state)
 
-    async def fold(self, deliberation_id: str, confirmed: list[DeliberationEvent]) -> Deliberation | None:
-        """Moves the saved state by these events; None where there is no record."""
+    async def _forget(self, state: Deliberation) -> None:
+        self.results.forget(state)
+        self.preparing.forget(state.deliberation_id)
+        await self.live.unmark(state.deliberation_id)
 
-        def step(state: Deliberation | None) -> Deliberation | None:
-            if state is None:
-                return None
-            for event in confirmed:
-                state = advance(state, event)
-            return state
-
-        return await change(self.store.deliberations, state_key(deliberation_id), step, deliberation_ttl)
-
-    async def _carry_out(self, command: Command, state: Deliberation) -> DeliberationEvent:
+    async def _carry_out(self, command: Command, state: Deliberation) -> Confirmed:
         try:
             return await self._commands()[command](state)
         except HOPELESS as error:
-            if command not in ("prepare", "submit"):
+            if command not in ("prepare", "turn", "submit"):
                 raise
             log.warning("deliberation broke", deliberation_id=state.deliberation_id, command=command, reason=str(error))
-            return Broke(f"{command}: {error}", self.clock())
+            return (Broke(f"{command}: {error}", self.clock()),)
 
-    def _commands(self) -> Mapping[Command, Callable[[Deliberation], Awaitable[DeliberationEvent]]]:
+    def _commands(self) -> Mapping[Command, Callable[[Deliberation], Awaitable[Confirmed]]]:
         return {
-            "announce": self._announce,
             "schedule": self._schedule,
             "prepare": self._prepare,
+            "announce": self._announce,
+            "turn": self._turn,
             "submit": self._submit,
+            "stop": self._stop,
             "decide": self._decide,
             "report": self._report,
             "retire": self._retire,
         }
 
-    async def _announce(self, state: Deliberation) -> DeliberationEvent:
+    async def _schedule(self, state: Deliberation) -> Confirmed:
+        await self.bus.schedule(DeadlineReached(deliberation_id=state.deliberation_id), state.deadline)
+        return (Scheduled(),)
+
+    async def _prepare(self, state: Deliberation) -> Confirmed:
+        """Freezes the prompt, and opens the first phase with it: one write for both."""
+        prepared = await self.preparing.prepare(state)
+        return (prepared, *(await self._turn(advance(state, prepared))))
+
+    async def _announce(self, state: Deliberation) -> Confirmed:
         await self.bus.publish(
             DeliberationStarted(
                 deliberation_id=state.deliberation_id,
@@ -132,109 +137,80 @@ class Deliberations:
                 story_id=state.story_id,
                 role=state.task.role,
                 protocol=state.protocol,
-                agents=[seat.agent_id for seat in state.seats],
+                numbers=state.numbers,
+                chosen_because=state.chosen_because,
+                agents=list(state.seats),
                 deadline=state.deadline,
             )
         )
-        log.info("deliberation started", deliberation_id=state.deliberation_id, role=state.task.role)
-        return Announced()
-
-    async def _schedule(self, state: Deliberation) -> DeliberationEvent:
-        await self.bus.schedule(DeadlineReached(deliberation_id=state.deliberation_id), state.deadline)
-        return Scheduled()
-
-    async def _prepare(self, state: Deliberation) -> DeliberationEvent:
-        """Renders the prompt once. Whoever saves it first has frozen it for every later try."""
-        key = prompt_key(state.deliberation_id)
-        entry = await self.store.prompts.get(key)
-        if entry is not None:
-            return Prepared(entry.value.hash)
-        blocks = await self.memory.context_for(state, self.limits.token_budget) if state.plan_id else ()
-        prompt = prompts.render(
-            state.task,
-            blocks,
-            len(state.seats),
-            max_tokens=self.limits.max_tokens,
-            temperature=self.limits.temperature,
+        log.info(
+            "deliberation started",
+            deliberation_id=state.deliberation_id,
+            role=state.task.role,
+            protocol=state.protocol,
         )
-        try:
-            await self.store.prompts.create(key, prompt, state.deadline - self.clock() + topology.RESULT_TTL)
-        except Conflict:
-            return await self._prepare(state)
-        return Prepared(prompt.hash)
+        return (Announced(),)
 
-    async def _submit(self, state: Deliberation) -> DeliberationEvent:
-        entry = await self.store.prompts.get(prompt_key(state.deliberation_id))
-        if entry is None or entry.value.hash != state.prompt_hash:
-            raise Unavailable(f"the frozen prompt of {state.deliberation_id} cannot be read")
-        await self.executor.execute(state, jobs_of(state, entry.value))
-        log.info("deliberation submitted", deliberation_id=state.deliberation_id, jobs=len(state.seats))
-        return Submitted()
+    async def _turn(self, state: Deliberation) -> Confirmed:
+        """The next phase, or that there is none."""
+        prompt, results = await asyncio.gather(self.preparing.prompt(state), self.results.of(state))
+        # With answers it is CPU work of some milliseconds: off the loop that answers health checks and acknowledges messages.
+        if results:
+            return (await asyncio.to_thread(turn, state, prompt, results, self.clock()),)
+        return (turn(state, prompt, results, self.clock()),)
 
-    async def _decide(self, state: Deliberation) -> DeliberationEvent:
-        results = await self._counted_results(state) if decides(state) else {}
-        # CPU work of some milliseconds: off the loop that answers health checks and acknowledges messages.
-        event = await asyncio.to_thread(outcome, state, results)
+    async def _submit(self, state: Deliberation) -> Confirmed:
+        prompt, results = await asyncio.gather(self.preparing.prompt(state), self.results.of(state))
+        jobs = (
+            await asyncio.to_thread(requests, state, prompt, results) if results else requests(state, prompt, results)
+        )
+        over = await self.replays.take_over(state, jobs) if state.replay_of else ()
+        rest = [job for job in jobs if all(job.job_id != ended.job_id for ended in over)]
+        if rest:
+            await self.executor.execute(state, rest)
+        log.info("deliberation submitted", deliberation_id=state.deliberation_id, phase=state.phase, jobs=len(rest))
+        return (*over, Submitted(state.phase))
+
+    async def _stop(self, state: Deliberation) -> Confirmed:
+        await self.executor.cancel(state.deliberation_id)
+        return (Stopped(),)
+
+    async def _decide(self, state: Deliberation) -> Confirmed:
+        event = await asyncio.to_thread(outcome, state, await self._counted_results(state))
         key = outcome_key(state.deliberation_id)
         try:
-            await self.store.outcomes.create(key, Outcome.of(event))
+            await self.store.outcomes.create(key, Outcome.of(event, state.task), topology.RESULT_TTL)
         except Conflict:
             entry_before = await self.store.outcomes.get(key)
             event = entry_before.value.event if entry_before else event
         await self.bus.publish(event)
         if isinstance(event, DeliberationCompleted):
             log.info("deliberation.completed", deliberation_id=state.deliberation_id, winner=event.winner)
-            return OutcomePublished(event.decision_id, None)
+            return (OutcomePublished(event.decision_id, None),)
         log.warning(
             "deliberation.failed", deliberation_id=state.deliberation_id, reason=event.reason, detail=event.detail
         )
-        return OutcomePublished("", event.reason)
+        return (OutcomePublished("", event.reason),)
 
     async def _counted_results(self, state: Deliberation) -> dict[str, AgentResult]:
-        """The results that count, from the store, or from the executor where the store has lost them."""
-        entries = [await self.store.results.get(seat.job_id) for seat in counted(state)]
-        found = {entry.key: entry.value for entry in entries if entry is not None}
-        if len(found) < len(entries):
-            log.error("counted results are gone from the store", deliberation_id=state.deliberation_id)
-            kept = await self.executor.results(state.deliberation_id)
-            found.update((job_id, result) for job_id, result in kept.items() if result and result.status == "completed")
-        return found
-
-    async def _report(self, state: Deliberation) -> DeliberationEvent:
-        await self.report(state)
-        return Reported()
-
-    async def _retire(self, state: Deliberation) -> DeliberationEvent:
-        """Takes the timer back and gives what the deliberation leaves behind its time to live."""
-        await self.bus.unschedule(state.deliberation_id)
-        await expire(self.store.outcomes, outcome_key(state.deliberation_id))
-        for seat in state.seats:
-            await expire(self.store.results, seat.job_id)
-        return Retired()
-
-
-def jobs_of(state: Deliberation, prompt: prompts.Prompt) -> list[AgentJob]:
-    """The jobs of the seats that still wait, from the frozen prompt alone. A seat's sampling seed is derived."""
-    return [
-        AgentJob(
-            job_id=seat.job_id,
-            agent_id=seat.agent_id,
-            system=prompt.system,
-            user=prompt.user_message(number),
-            max_tokens=prompt.max_tokens,
-            temperature=prompt.temperature,
-            seed=int(ids.derived("seed", seat.job_id)[-8:], 16),
-        )
-        for number, seat in enumerate(state.seats, start=1)
-        if seat.status == "waiting"
-    ]
-
-
-async def expire(bucket: Bucket[T], key: str) -> None:
-    """Writes the record once more, now with RESULT_TTL; one that somebody changes or removes meanwhile is left to them."""
-    entry = await bucket.get(key)
-    if entry is not None:
+        """The results of all jobs that ended in time. A deliberation that only fails does not wait for lost ones."""
         try:
-            await bucket.update(key, entry.value, entry.revision, topology.RESULT_TTL)
-        except Conflict:
-            log.info("expired by another replica", key=key)
+            return await self.results.of(state)
+        except Unavailable:
+            if decides(state):
+                raise
+            return {}
+
+    async def _report(self, state: Deliberation) -> Confirmed:
+        """Tells the plan; where nothing is to be stopped any more, what is left behind gets its time to live as well."""
+        await self.report(state)
+        over = advance(state, Reported())
+        return (Reported(), *(await self._retire(over) if due(over) == ("retire",) else ()))
+
+    async def _retire(self, state: Deliberation) -> Confirmed:
+        """Takes the timer back and gives the results their time to live; the outcome has had its own from the start."""
+        await asyncio.gather(
+            self.bus.unschedule(state.deliberation_id),
+            *(self.results.expire(job.job_id) for job in state.jobs),
+        )
+        return (Retired(),)

@@ -5,21 +5,32 @@ import contextlib
 import dataclasses
 import datetime as dt
 import functools
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import structlog
 
+from fleet.deliberation import plan as plan_rules
+from fleet.deliberation import state as deliberation_rules
+from fleet.orchestrator import policies
 from fleet.orchestrator import store as stores
+from fleet.orchestrator.adhoc import Adhoc
 from fleet.orchestrator.consumers import make_consumers
-from fleet.orchestrator.deliberations import Deliberations, Limits
+from fleet.orchestrator.deliberations import Deliberations
 from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.handlers import Handlers
+from fleet.orchestrator.interventions import Interventions
+from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
 from fleet.orchestrator.peers import Executor, ExecutorClient, Memory, MemoryClient, PlanBook, PlanBookClient
 from fleet.orchestrator.plans import Plans
+from fleet.orchestrator.preparing import Limits, Preparing, Sandbox
+from fleet.orchestrator.records import Records, Rules
+from fleet.orchestrator.replay import Replays
 from fleet.orchestrator.requests import Requests
-from fleet.orchestrator.server import SERVICE, OrchestratorServicer
+from fleet.orchestrator.results import Results
+from fleet.orchestrator.server import SERVICE, OrchestratorServicer, UseCases
 from fleet.orchestrator.settings import OrchestratorSettings
+from fleet.orchestrator.streaming import Following
 from fleet.orchestrator.sweep import Sweep
 from fleet_wire import clock, logs, service, startup, topology
 from fleet_wire.bus import Bus
@@ -48,10 +59,12 @@ def main() -> int:
 
 
 async def run(settings: OrchestratorSettings) -> bool:
-    """Serves until SIGINT or SIGTERM; False when a loop failed before that. Raises Unavailable where the port is taken.
+    """Serves until SIGINT or SIGTERM; False when a loop failed before that. Raises Unavailable where the port is taken, Invalid
+    where a rule file is wrong.
 
     The server comes first, so that health and GetStatus say what is missing while NATS or a stream is.
     """
+    rule_files = policies.load(settings.policy_dir)
     stop = asyncio.Event()
     service.stop_on_signals(stop)
     names = [name for name, spec in topology.CONSUMERS.items() if spec.service == "orchestrator"]
@@ -71,8 +84,8 @@ async def run(settings: OrchestratorSettings) -> bool:
         plan_book = PlanBookClient(settings.planning_address)
         for client in (executor, memory, plan_book):
             cleanup.push_async_callback(client.close)
-        parts = assemble(settings, bus, executor, memory, plan_book)
-        servicer.requests = parts.requests
+        parts = assemble(settings, bus, executor, memory, plan_book, rule_files)
+        servicer.use_cases = parts.use_cases
         return await service.supervise(loops(parts, settings, bus, readiness, stop), stop)
 
 
@@ -81,15 +94,24 @@ class Parts:
     """The wired orchestrator, but for its server."""
 
     store: stores.Store
-    requests: Requests
+    use_cases: UseCases
     handlers: Handlers
     sweep: Sweep
     deliberation_driver: Driver
     plan_driver: Driver
 
+    @property
+    def requests(self) -> Requests:
+        return self.use_cases.requests
+
 
 def assemble(
-    settings: OrchestratorSettings, bus: Bus, executor: Executor, memory: Memory, plan_book: PlanBook
+    settings: OrchestratorSettings,
+    bus: Bus,
+    executor: Executor,
+    memory: Memory,
+    plan_book: PlanBook,
+    rule_files: Mapping[str, str],
 ) -> Parts:
     """Puts the parts together.
 
@@ -98,19 +120,56 @@ def assemble(
     store = stores.jetstream_store(bus)
     timeout = dt.timedelta(seconds=settings.deliberation_timeout_seconds)
     limits = Limits(settings.agent_max_tokens, settings.agent_temperature, settings.context_token_budget)
-    deliberation_driver, plan_driver = Driver(), Driver()
-    plans = Plans(store, bus, plan_driver, deliberation_driver, clock.now, timeout)
-    deliberations = Deliberations(store, bus, executor, memory, limits, clock.now, plans.report)
-    deliberation_driver.step = deliberations.drive
-    plan_driver.step = plans.drive
-    handlers = Handlers(bus, deliberations, plans, deliberation_driver, plan_driver)
+    driver, plan_driver = Driver(), Driver()
+    records, plan_records = deliberation_records(store), plan_records_of(store)
+    live, live_plans = Markers(bus, store.live, "live"), Markers(bus, store.live, "liveplan")
+    plans = Plans(store, bus, plan_records, records, live, live_plans, plan_driver, driver, clock.now, timeout)
+    results, sandbox = Results(store, executor), Sandbox(executor)
+    preparing = Preparing(store, memory, sandbox, rule_files, limits, clock.now)
+    replays = Replays(store, records, preparing, results, clock.now)
+    deliberations = Deliberations(
+        store, bus, executor, records, live, results, preparing, replays, clock.now, plans.report
+    )
+    driver.step, plan_driver.step = deliberations.drive, plans.drive
+    handlers = Handlers(bus, deliberations, plans, driver, plan_driver)
     return Parts(
         store=store,
-        requests=Requests(store, deliberation_driver, clock.now, timeout),
+        use_cases=UseCases(
+            Requests(store, records, plan_records, live, live_plans, clock.now),
+            Adhoc(store, records, live, replays, sandbox, limits, driver, clock.now, timeout),
+            Interventions(records, plans, plan_book, driver, plan_driver, clock.now),
+            Following(store, bus, results),
+        ),
         handlers=handlers,
-        sweep=Sweep(store, handlers, memory, plan_book, clock.now),
-        deliberation_driver=deliberation_driver,
+        sweep=Sweep(store, live, live_plans, handlers, memory, plan_book, clock.now),
+        deliberation_driver=driver,
         plan_driver=plan_driver,
+    )
+
+
+def deliberation_records(store: stores.Store) -> DeliberationRecords:
+    """The deliberations' records: over when they are retired, and stubs from then on."""
+    return Records(
+        store.deliberations,
+        Rules(
+            key=stores.state_key,
+            advance=deliberation_rules.advance,
+            ttl=stores.deliberation_ttl,
+            over=lambda state: state.retired,
+        ),
+    )
+
+
+def plan_records_of(store: stores.Store) -> PlanRecords:
+    """The plans' records: over when they are completed, though a retry may open them again."""
+    return Records(
+        store.plans,
+        Rules(
+            key=str,
+            advance=plan_rules.advance,
+            ttl=stores.plan_ttl,
+            over=lambda plan: plan.status == "completed",
+        ),
     )
 
 

@@ -3,17 +3,19 @@
 Every call has a deadline of its own and raises the FleetError of the answer's status; Unavailable where nobody answers.
 """
 
+import contextlib
 import datetime as dt
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
-from msgspec import Struct
 
 from fleet.deliberation.prompt import ContextText
+from fleet.deliberation.requests import JobRequest
 from fleet.deliberation.state import Deliberation
+from fleet.planmessages import budget_of, task_of
 from fleet_wire import events
-from fleet_wire.errors import Invalid, NotFound
+from fleet_wire.errors import Invalid, NotFound, Unavailable
 from fleet_wire.events import AgentResult, PlanApproved
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
 from fleet_wire.gen.planning.v1 import planning_pb2, planning_pb2_grpc
@@ -23,26 +25,20 @@ from fleet_wire.rpc import call, channel
 CALL_SECONDS = 10.0
 
 
-class AgentJob(Struct, frozen=True, kw_only=True):
-    """One agent's job as the executor takes it."""
-
-    job_id: str
-    agent_id: str
-    system: str
-    user: str
-    max_tokens: int
-    temperature: float
-    seed: int
-
-
 class Executor(Protocol):
     """ray-executor, as far as the orchestrator knows it."""
 
-    async def execute(self, state: Deliberation, jobs: Sequence[AgentJob]) -> None:
-        """Returns when every job has been accepted, now or before."""
+    async def execute(self, state: Deliberation, jobs: Sequence[JobRequest]) -> None:
+        """Returns when every job has been accepted, now or before; raises Exhausted while the model has all it takes."""
 
     async def results(self, deliberation_id: str) -> dict[str, AgentResult | None]:
         """What it knows of each job: the result, or None while it runs. Empty where it knows none."""
+
+    async def cancel(self, deliberation_id: str) -> None:
+        """Returns when no job of the deliberation runs any more; it need not know any."""
+
+    async def sandbox(self) -> str:
+        """Why no sandbox can be made; empty where one can. Raises Unavailable while it is not ready to say."""
 
 
 class Memory(Protocol):
@@ -74,28 +70,13 @@ class ExecutorClient:
             self._channel
         )
 
-    async def execute(self, state: Deliberation, jobs: Sequence[AgentJob]) -> None:
+    async def execute(self, state: Deliberation, jobs: Sequence[JobRequest]) -> None:
         request = ray_executor_pb2.ExecuteDeliberationRequest(
             deliberation_id=state.deliberation_id,
             task_id=state.task.task_id,
-            jobs=[
-                ray_executor_pb2.Job(
-                    job_id=job.job_id,
-                    agent_id=job.agent_id,
-                    role=state.task.role,
-                    phase="propose",
-                    messages=[
-                        ray_executor_pb2.Message(role="system", content=job.system),
-                        ray_executor_pb2.Message(role="user", content=job.user),
-                    ],
-                    max_tokens=job.max_tokens,
-                    temperature=job.temperature,
-                    seed=job.seed,
-                )
-                for job in jobs
-            ],
+            jobs=[_job(job) for job in jobs],
         )
-        request.deadline.FromDatetime(state.deadline.astimezone(dt.timezone.utc))
+        request.deadline.FromDatetime((state.until or state.deadline).astimezone(dt.timezone.utc))
         await call(self._stub.ExecuteDeliberation(request, timeout=CALL_SECONDS), "ray-executor")
 
     async def results(self, deliberation_id: str) -> dict[str, AgentResult | None]:
@@ -105,6 +86,18 @@ class ExecutorClient:
         except NotFound:
             return {}
         return {job.job_id: _result(job) for job in answer.jobs}
+
+    async def cancel(self, deliberation_id: str) -> None:
+        request = ray_executor_pb2.CancelDeliberationRequest(deliberation_id=deliberation_id)
+        with contextlib.suppress(NotFound):
+            await call(self._stub.CancelDeliberation(request, timeout=CALL_SECONDS), "ray-executor")
+
+    async def sandbox(self) -> str:
+        request = ray_executor_pb2.GetStatusRequest()
+        status = await call(self._stub.GetStatus(request, timeout=CALL_SECONDS), "ray-executor")
+        if not status.ready:
+            raise Unavailable(f"ray-executor is not ready: {status.reason}")
+        return "" if status.sandbox else status.sandbox_reason or "the executor can make no sandbox"
 
     async def close(self) -> None:
         await self._channel.close()
@@ -123,7 +116,7 @@ class MemoryClient:
             plan_id=state.plan_id,
             task_id=state.task.task_id,
             role=state.task.role,
-            phase=state.phase,
+            phase=state.story_phase,
             token_budget=token_budget,
             required_decision_ids=state.based_on,
         )
@@ -169,6 +162,31 @@ class PlanBookClient:
         await self._channel.close()
 
 
+def _job(job: JobRequest) -> ray_executor_pb2.Job:
+    message = ray_executor_pb2.Job(
+        job_id=job.job_id,
+        agent_id=job.agent_id,
+        role=job.role,
+        phase=job.phase,
+        item=job.item,
+        messages=[ray_executor_pb2.Message(role=role, content=content) for role, content in job.messages],
+        max_tokens=job.max_tokens,
+        temperature=job.temperature,
+        seed=job.seed,
+        response_schema=job.response_schema,
+    )
+    if job.checks is not None:
+        message.checks.names.extend(job.checks.names)
+        message.checks.requirements.extend(job.checks.requirements)
+        message.checks.policy = job.checks.policy
+    if job.dry_run is not None:
+        message.dry_run.program = job.dry_run.program
+        message.dry_run.seconds = job.dry_run.seconds
+        for test_id, code in job.dry_run.tests:
+            message.dry_run.tests.add(test_id=test_id, code=code)
+    return message
+
+
 def _result(job: ray_executor_pb2.JobStatus) -> AgentResult | None:
     if not job.result:
         return None
@@ -193,19 +211,8 @@ def _approved(plan: planning_pb2.Plan, story: planning_pb2.Story) -> PlanApprove
         "approved_by": plan.decided_by,
         "approved_at": plan.decided_at.ToDatetime(dt.timezone.utc),
         "roles": list(plan.roles),
-        "tasks": [
-            {
-                "task_id": task.task_id,
-                "title": task.title,
-                "description": task.description,
-                "role": task.role,
-                "requirements": list(task.requirements),
-                "acceptance": list(task.acceptance),
-                "depends_on": list(task.depends_on),
-                "protocol": task.protocol or None,
-            }
-            for task in plan.tasks
-        ],
+        "tasks": [msgspec.to_builtins(task_of(task)) for task in plan.tasks],
+        "budget": msgspec.to_builtins(budget_of(plan.budget)),
     }
     try:
         return msgspec.convert(body, PlanApproved)

@@ -1,24 +1,26 @@
-"""Brings one plan as far as it goes: starts the tasks that may start, closes it once when all have ended."""
+"""Brings one plan as far as it goes: starts what may start, cancels what is to be cancelled, closes it when all has ended."""
 
+import asyncio
 import dataclasses
 import datetime as dt
+from collections.abc import Mapping
 
 import msgspec
 import structlog
 
 from fleet.deliberation import plan as rules
-from fleet.deliberation.plan import Close, Plan, PlanEvent, Start, TaskProgress
+from fleet.deliberation import state as deliberation_rules
+from fleet.deliberation.plan import Cancel, Close, Plan, PlanEvent, Start, TaskProgress
 from fleet.deliberation.plan_rules import check_plan, tasks_of
-from fleet.deliberation.state import ENDED, Deliberation, Seat
-from fleet.orchestrator.councils import PROTOCOLS, Council
-from fleet.orchestrator.deliberations import Clock
+from fleet.deliberation.state import ENDED, Deliberation, spent
+from fleet.orchestrator.clocks import Clock
 from fleet.orchestrator.driver import Driver
-from fleet.orchestrator.store import Store, council_key, plan_ttl, state_key
-from fleet_wire import ids
+from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
+from fleet.orchestrator.starting import bench_of, new_deliberation
+from fleet.orchestrator.store import Store
 from fleet_wire.bus import Bus
-from fleet_wire.errors import Conflict, Unavailable
-from fleet_wire.events import FailedTask, FailureReason, PlanApproved, PlanCompleted, PlanTask, StoryPhase
-from fleet_wire.kv import change
+from fleet_wire.errors import Unavailable
+from fleet_wire.events import Budget, FailedTask, PlanApproved, PlanCompleted
 
 log = structlog.get_logger(__name__)
 
@@ -29,92 +31,135 @@ class Plans:
 
     store: Store
     bus: Bus
+    records: PlanRecords
+    deliberations: DeliberationRecords
+    live: Markers
+    live_plans: Markers
     driver: Driver
     deliberation_driver: Driver
     clock: Clock
     timeout: dt.timedelta
 
-    async def open(self, event: PlanApproved, decided: frozenset[str] = frozenset()) -> bool:
-        """Saves the record of an approved plan; False where there is one, or was. `decided` are tasks whose decision the
-        graph holds from before this store was lost. Raises Invalid for a plan that could never be run."""
+    async def open(self, event: PlanApproved, decided: Mapping[str, int] | None = None) -> bool:
+        """Saves the record of an approved plan; False where there is one, or was. `decided` are tasks, each with its try, whose
+        decision the graph holds from before this store was lost. Raises Invalid for a plan that could never be run."""
         check_plan(event)
+        known = decided or {}
         plan = Plan(
             plan_id=event.plan_id,
             story_id=event.story_id,
             phase=event.story.phase,
             tasks=tuple(
-                TaskProgress(task=task, status="decided", remembered=True)
-                if task.task_id in decided
+                TaskProgress(task=task, number=known[task.task_id], status="decided", remembered=True)
+                if task.task_id in known
                 else TaskProgress(task=task)
                 for task in tasks_of(event)
             ),
             started_at=self.clock(),
+            budget=event.budget,
         )
-        try:
-            await self.store.plans.create(event.plan_id, plan)
-        except Conflict:
-            return False
-        log.info("plan.approved", plan_id=event.plan_id, tasks=len(plan.tasks))
-        return True
+        plan, created = await self.live_plans.create(self.records, event.plan_id, rules.opened(plan), self.clock())
+        if created:
+            log.info("plan.approved", plan_id=event.plan_id, tasks=len(plan.tasks))
+        return created
 
-    async def fold(self, plan_id: str, event: PlanEvent) -> Plan | None:
-        """Moves the saved plan by an event; None where there is no record."""
-        return await change(self.store.plans, plan_id, lambda plan: plan and rules.advance(plan, event), plan_ttl)
+    async def fold(self, plan_id: str, *events: PlanEvent) -> Plan | None:
+        """Moves the saved plan by these events; None where there is no record."""
+        return await self.records.fold(plan_id, events)
 
     async def drive(self, plan_id: str) -> None:
-        """Does all that is due until nothing is."""
-        while True:
-            entry = await self.store.plans.get(plan_id)
-            if entry is None:
+        """Does all that is due until nothing is. Raises what stopped it: Unavailable where a part is away."""
+        try:
+            plan = await self.records.known(plan_id)
+            if plan is None:
                 log.warning("plan without a record", plan_id=plan_id)
-                return
-            commands = rules.due(entry.value)
-            if not commands:
-                return
-            for command in commands:
-                match command:
-                    case Start(task_id):
-                        await self.start(entry.value, task_id)
-                    case Close():
-                        await self._close(entry.value)
+            while plan is not None and (commands := rules.due(plan)):
+                plan = await self._carry_out(plan, commands)
+            if plan is not None and plan.status == "completed":
+                await self.unmark(plan_id)
+        except BaseException:
+            self.records.forget(plan_id)
+            raise
+
+    async def unmark(self, plan_id: str) -> None:
+        """Takes the marker of a completed plan away, and puts it back where the plan has been opened again meanwhile."""
+        await self.live_plans.unmark(plan_id)
+        plan = await self.records.read(plan_id)
+        if plan is not None and plan.status == "running":
+            await self.live_plans.mark(plan_id, self.clock())
 
     async def report(self, state: Deliberation) -> None:
-        """Tells the plan how one of its deliberations ended. Raises Unavailable while the plan has no record: the sweep
-        takes it from planning again."""
-        reason = "" if state.decision_id else f"{state.reason}: {state.detail}".rstrip(": ")
-        ended = rules.TaskEnded(state.task.task_id, state.number, reason)
-        if await self.fold(state.plan_id, ended) is None:
+        """Tells the plan how one of its deliberations ended, and what it used. Raises Unavailable while the plan has no record:
+        the sweep takes it from planning again."""
+        if await self.fold(state.plan_id, ended(state)) is None:
             raise Unavailable(f"plan {state.plan_id} has no record")
         self.driver.wake(state.plan_id)
 
-    async def start(self, plan: Plan, task_id: str) -> None:
-        """Saves the deliberation, then the plan's word of it; again, it does no harm. A crash between the two leaves a
-        deliberation that runs, and a task that finds it: also where it has ended and the plan was lost meanwhile."""
-        task = rules.task_of(plan, task_id)
-        entry = await self.store.councils.get(council_key(task.task.role))
+    async def restore(self, plan: Plan, task: TaskProgress) -> None:
+        """Looks after a task that runs: its deliberation may be lost, or have ended without the plan's knowing."""
+        deliberation_id = rules.deliberation_of(plan, task)
+        state = await self.deliberations.read(deliberation_id)
+        if state is None:
+            await self.fold(plan.plan_id, await self._start(plan, task))
+        elif state.status in ENDED:
+            await self.report(state)
+        self.deliberation_driver.wake(deliberation_id)
+
+    async def _carry_out(self, plan: Plan, commands: tuple[Start | Cancel | Close, ...]) -> Plan | None:
+        found = await asyncio.gather(*(self._do(plan, command) for command in commands), return_exceptions=True)
+        confirmed = [event for event in found if not isinstance(event, BaseException)]
+        moved = await self.fold(plan.plan_id, *confirmed) if confirmed else plan
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+        if moved == plan:
+            raise Unavailable(f"plan {plan.plan_id} was not brought on")
+        return moved
+
+    async def _do(self, plan: Plan, command: Start | Cancel | Close) -> PlanEvent:
+        match command:
+            case Start(task_id):
+                return await self._start(plan, rules.task_of(plan, task_id))
+            case Cancel(task_id):
+                return await self._cancel(plan, rules.task_of(plan, task_id))
+            case Close():
+                return await self._close(plan)
+
+    async def _start(self, plan: Plan, task: TaskProgress) -> PlanEvent:
+        """Saves the deliberation; again, it does no harm, and finds the one that is there: also where that has ended."""
+        state = await self._create(plan, task)
+        self.deliberation_driver.wake(state.deliberation_id)
+        if state.status in ENDED:
+            return ended(state)
+        return rules.TaskStarted(task.task.task_id, task.number)
+
+    async def _cancel(self, plan: Plan, task: TaskProgress) -> PlanEvent:
+        """Has the deliberation cancelled, and saved first where it is not there yet: another replica may be about to save it."""
+        deliberation_id = rules.deliberation_of(plan, task)
+        event = deliberation_rules.Cancelled(task.cancelling, self.clock())
+        if await self.deliberations.fold(deliberation_id, (event,)) is None:
+            await self._create(plan, task)
+            await self.deliberations.fold(deliberation_id, (event,))
+        self.deliberation_driver.wake(deliberation_id)
+        return rules.CancelSent(task.task.task_id, task.number)
+
+    async def _create(self, plan: Plan, task: TaskProgress) -> Deliberation:
         state = new_deliberation(
             rules.deliberation_of(plan, task),
             task.task,
-            entry.value if entry else None,
+            await bench_of(self.store, task.task.role),
             now=self.clock(),
             timeout=self.timeout,
+            budget=task.reserved,
             plan_id=plan.plan_id,
             story_id=plan.story_id,
-            phase=plan.phase,
+            story_phase=plan.phase,
             number=task.number,
             based_on=rules.decisions_below(plan, task),
         )
-        try:
-            await self.store.deliberations.create(state_key(state.deliberation_id), state)
-        except Conflict:
-            found = await self.store.deliberations.get(state_key(state.deliberation_id))
-            state = found.value if found else state
-        await self.fold(plan.plan_id, rules.TaskStarted(task_id, task.number))
-        if state.status in ENDED:
-            await self.report(state)
-        self.deliberation_driver.wake(state.deliberation_id)
+        return (await self.live.create(self.deliberations, state.deliberation_id, state, state.created_at))[0]
 
-    async def _close(self, plan: Plan) -> None:
+    async def _close(self, plan: Plan) -> PlanEvent:
         await self.bus.publish(
             PlanCompleted(
                 plan_id=plan.plan_id,
@@ -122,55 +167,23 @@ class Plans:
                 decided=[task.task.task_id for task in plan.tasks if task.status == "decided"],
                 failed=_without_decision(plan, "failed"),
                 skipped=_without_decision(plan, "skipped"),
+                round=plan.round,
             )
         )
-        log.info("plan completed", plan_id=plan.plan_id)
-        await self.fold(plan.plan_id, rules.Closed(self.clock()))
+        log.info("plan completed", plan_id=plan.plan_id, round=plan.round)
+        return rules.Closed(self.clock(), plan.round)
 
 
-def new_deliberation(
-    deliberation_id: str,
-    task: PlanTask,
-    council: Council | None,
-    *,
-    now: dt.datetime,
-    timeout: dt.timedelta,
-    plan_id: str = "",
-    story_id: str = "",
-    phase: StoryPhase = "build",
-    number: int = 1,
-    based_on: tuple[str, ...] = (),
-    request_hash: str = "",
-) -> Deliberation:
-    """A deliberation at its start. Without a council, or under an unknown protocol, it is one that has only to fail."""
-    protocol = task.protocol or (council.protocol if council else PROTOCOLS[0])
-    state = Deliberation(
-        deliberation_id=deliberation_id,
-        plan_id=plan_id,
-        story_id=story_id,
-        phase=phase,
-        task=task,
-        number=number,
-        protocol=protocol,
-        seats=tuple(
-            Seat(agent_id=agent, job_id=ids.job_id(deliberation_id, "propose", agent, "", 1))
-            for agent in (council.agents if council else ())
-        ),
-        quorum=council.needed() if council else 1,
-        created_at=now,
-        deadline=now + timeout,
-        based_on=based_on,
-        request_hash=request_hash,
-    )
-    if council is None:
-        return _stillborn(state, "no_council", f"role {task.role} has no council", now)
-    if protocol not in PROTOCOLS:
-        return _stillborn(state, "error", f"protocol {protocol!r} is unknown; known are {', '.join(PROTOCOLS)}", now)
-    return state
-
-
-def _stillborn(state: Deliberation, by: FailureReason, detail: str, now: dt.datetime) -> Deliberation:
-    return msgspec.structs.replace(state, status="deciding", closed_at=now, closed_by=by, detail=detail)
+def ended(state: Deliberation) -> rules.TaskEnded:
+    """How a deliberation ended, as its plan takes it."""
+    reason = "" if state.decision_id else f"{state.reason}: {state.detail}".rstrip(": ")
+    used = spent(state)
+    closed_at = state.closed_at or state.deadline
+    seconds = max(0.0, (closed_at - state.created_at).total_seconds())
+    if state.budget.seconds:
+        seconds = min(seconds, state.budget.seconds)  # it was closed at its deadline, however late that was noticed
+    total: Budget = msgspec.structs.replace(used, seconds=seconds)
+    return rules.TaskEnded(state.task.task_id, state.number, reason, total)
 
 
 def _without_decision(plan: Plan, status: rules.TaskStatus) -> list[FailedTask]:

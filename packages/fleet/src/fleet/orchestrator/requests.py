@@ -1,34 +1,28 @@
-"""What the orchestrator does on request: ad-hoc deliberations, councils, and answers about what is going on."""
+"""What the orchestrator answers about what is going on, and what it does with councils."""
 
+import asyncio
 import base64
 import binascii
 import dataclasses
 import datetime as dt
-import hashlib
-import uuid
 from collections.abc import Callable, Sequence
 
-import msgspec
 import structlog
 
 from fleet.deliberation.plan import Plan
 from fleet.deliberation.state import LIVE, Deliberation
 from fleet.orchestrator import councils
+from fleet.orchestrator.clocks import Clock
 from fleet.orchestrator.councils import Council
-from fleet.orchestrator.deliberations import Clock
-from fleet.orchestrator.driver import Driver
-from fleet.orchestrator.plans import new_deliberation
-from fleet.orchestrator.store import DefaultCouncils, Outcome, Store, council_key, outcome_key, state_key
+from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
+from fleet.orchestrator.store import DefaultCouncils, Outcome, Store, council_key, outcome_key
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, Conflict, FleetError, Invalid, NotFound
-from fleet_wire.events import PlanTask
 from fleet_wire.kv import change
 
 log = structlog.get_logger(__name__)
 
 DEFAULTS_KEY = "defaults"
-MAX_TITLE = 200
-MAX_TEXT_BYTES = 64 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,66 +30,54 @@ class Requests:
     """The ports of the requests."""
 
     store: Store
-    driver: Driver
+    records: DeliberationRecords
+    plan_records: PlanRecords
+    live: Markers
+    live_plans: Markers
     clock: Clock
-    timeout: dt.timedelta
-
-    async def deliberate(self, request_id: str, task: PlanTask, timeout_seconds: float) -> Deliberation:
-        """Starts a deliberation of its own, once per request id; raises AlreadyExists for that id with another content."""
-        ids.check_id("request_id", request_id)
-        _check_task(task)
-        if timeout_seconds != 0 and not 1 <= timeout_seconds <= 86400:
-            raise Invalid(f"timeout_seconds must be 1 to 86400, or 0 for the default, not {timeout_seconds:g}")
-        request_hash = hashlib.sha256(msgspec.json.encode([task, timeout_seconds])).hexdigest()
-        entry = await self.store.councils.get(council_key(task.role))
-        state = new_deliberation(
-            ids.deliberation_id(request_id, task.task_id, 1),
-            task,
-            entry.value if entry else None,
-            now=self.clock(),
-            timeout=dt.timedelta(seconds=timeout_seconds) if timeout_seconds else self.timeout,
-            request_hash=request_hash,
-        )
-        try:
-            await self.store.deliberations.create(state_key(state.deliberation_id), state)
-        except Conflict:
-            state = await self.deliberation(state.deliberation_id)
-            if state.request_hash != request_hash:
-                raise AlreadyExists(f"request_id {request_id} belongs to another request") from None
-        self.driver.wake(state.deliberation_id)
-        return state
 
     async def deliberation(self, deliberation_id: str) -> Deliberation:
         """The record; raises NotFound."""
-        entry = await self.store.deliberations.get(state_key(ids.check_id("deliberation_id", deliberation_id)))
-        if entry is None:
+        state = await self.records.read(ids.check_id("deliberation_id", deliberation_id))
+        if state is None:
             raise NotFound(f"no deliberation {deliberation_id}")
-        return entry.value
+        return state
 
     async def outcome(self, deliberation_id: str) -> Outcome | None:
         """What it ended in, for as long as that is kept."""
         entry = await self.store.outcomes.get(outcome_key(deliberation_id))
         return entry.value if entry else None
 
-    async def deliberations(self, wanted: Callable[[Deliberation], bool] = lambda state: True) -> list[Deliberation]:
-        """All that are kept and wanted, newest first."""
-        found = [entry.value async for entry in self.store.deliberations.entries("state.") if wanted(entry.value)]
-        return sorted(found, key=_newest, reverse=True)
+    async def deliberations(self, status: str = "", plan_id: str = "") -> list[Deliberation]:
+        """All that are kept, of this status and of this plan where these are named, newest first."""
+        if status in LIVE:
+            found = await self.live.live(self.records)
+        elif plan_id:
+            found = await self._of_plan(plan_id)
+        else:
+            newest = {entry.key: entry.value async for entry in self.store.deliberations.entries("state.")}
+            found = list(newest.values())
+        wanted = [
+            state
+            for state in found
+            if (not status or state.status == status) and (not plan_id or state.plan_id == plan_id)
+        ]
+        return sorted(wanted, key=_newest, reverse=True)
 
     async def running(self) -> list[Deliberation]:
         """Those that have not ended."""
-        return await self.deliberations(lambda state: state.status in LIVE)
+        return [state for state in await self.live.live(self.records) if state.status in LIVE]
 
     async def plan(self, plan_id: str) -> Plan:
         """The plan's progress; raises NotFound for one that was never approved."""
-        entry = await self.store.plans.get(ids.check_id("plan_id", plan_id))
-        if entry is None:
+        plan = await self.plan_records.read(ids.check_id("plan_id", plan_id))
+        if plan is None:
             raise NotFound(f"no approved plan {plan_id}")
-        return entry.value
+        return plan
 
     async def running_plans(self) -> int:
         """How many plans have not ended."""
-        return len([None async for entry in self.store.plans.entries() if entry.value.status == "running"])
+        return len(await self.live_plans.live(self.plan_records))
 
     async def create_council(self, council: Council) -> Council:
         """Saves it; raises AlreadyExists where the role has one."""
@@ -155,6 +137,17 @@ class Requests:
             log.info("another replica made the default councils")
         return made
 
+    async def _of_plan(self, plan_id: str) -> list[Deliberation]:
+        """Those of all tries of a plan's tasks; none where the plan is not known."""
+        plan = await self.plan_records.read(plan_id)
+        names = [
+            ids.deliberation_id(plan_id, task.task.task_id, number)
+            for task in (plan.tasks if plan else ())
+            for number in range(1, task.number + 1)
+        ]
+        found = await asyncio.gather(*(self.records.read(name) for name in names))
+        return [state for state in found if state is not None]
+
 
 def page(found: Sequence[Deliberation], page_size: int, page_token: str) -> tuple[Sequence[Deliberation], str]:
     """One page of deliberations sorted newest first, and the token of the next; raises Invalid naming the field."""
@@ -166,45 +159,6 @@ def page(found: Sequence[Deliberation], page_size: int, page_token: str) -> tupl
         found = [state for state in found if _newest(state) < after]
     shown = found[:size]
     return shown, _token(shown[-1]) if len(found) > size else ""
-
-
-def adhoc_task(
-    request_id: str,
-    role: str,
-    title: str,
-    description: str,
-    requirements: Sequence[str],
-    acceptance: Sequence[str],
-    protocol: str,
-) -> PlanTask:
-    """The task of an ad-hoc request; raises Invalid naming the field that is wrong."""
-    ids.check_role("role", role)
-    councils.check_protocol("protocol", protocol)
-    body = {
-        "task_id": request_id,
-        "title": title or description.strip().split("\n")[0][:MAX_TITLE],
-        "description": description,
-        "role": role,
-        "requirements": list(requirements),
-        "acceptance": list(acceptance),
-        "protocol": protocol or None,
-    }
-    return msgspec.convert(body, PlanTask)
-
-
-def new_request_id() -> str:
-    """For a request that brings none: every call is another one."""
-    return f"req-{uuid.uuid4().hex}"
-
-
-def _check_task(task: PlanTask) -> None:
-    if not task.title.strip():
-        raise Invalid("title or description must say what is to be decided")
-    if len(task.title) > MAX_TITLE:
-        raise Invalid(f"title must have at most {MAX_TITLE} characters, not {len(task.title)}")
-    size = len(msgspec.json.encode(task))
-    if size > MAX_TEXT_BYTES:
-        raise Invalid(f"description, requirements and acceptance take {size} bytes, above {MAX_TEXT_BYTES}")
 
 
 def _newest(state: Deliberation) -> tuple[str, str]:

@@ -1,17 +1,22 @@
 """gRPC in: checks what a request holds, calls the use case, turns values into messages."""
 
+import contextlib
+import dataclasses
 import datetime as dt
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
 from fleet.deliberation import plan as rules
-from fleet.deliberation.plan import Plan
-from fleet.deliberation.state import ENDED, LIVE, Deliberation, seat_word
+from fleet.deliberation.state import ENDED, LIVE
 from fleet.orchestrator import councils
-from fleet.orchestrator.councils import Council
-from fleet.orchestrator.requests import Requests, adhoc_task, new_request_id, page
+from fleet.orchestrator.adhoc import Adhoc, Asked, new_request_id
+from fleet.orchestrator.interventions import Interventions
+from fleet.orchestrator.messages import budget_of, council_message, deliberation_message, plan_message
+from fleet.orchestrator.requests import Requests, page
+from fleet.orchestrator.streaming import Following
 from fleet_wire import ids
 from fleet_wire.errors import Invalid, Unavailable
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2 as pb
@@ -22,37 +27,79 @@ SERVICE = "orchestrator.v1.OrchestratorService"
 STATES = (*LIVE, *ENDED)
 
 
+@dataclasses.dataclass(frozen=True)
+class UseCases:
+    """What the RPCs call."""
+
+    requests: Requests
+    adhoc: Adhoc
+    interventions: Interventions
+    following: Following
+
+
 class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     """Every RPC but GetStatus answers UNAVAILABLE with the reason until the service is ready.
 
-    The server listens before NATS is there, so that health and GetStatus answer; `requests` is set once it is.
+    The server listens before NATS is there, so that health and GetStatus answer; `use_cases` is set once it is.
     """
 
     def __init__(self, readiness: Readiness, started_at: dt.datetime) -> None:
-        self.requests: Requests | None = None
+        self.use_cases: UseCases | None = None
         self._readiness = readiness
         self._started_at = started_at
 
-    def _ready(self) -> Requests:
+    def _all(self) -> UseCases:
         self._readiness.require()
-        if self.requests is None:
+        if self.use_cases is None:
             raise Unavailable("the orchestrator is starting")
-        return self.requests
+        return self.use_cases
+
+    def _ready(self) -> Requests:
+        return self._all().requests
 
     async def Deliberate(self, request: pb.DeliberateRequest, context: Any) -> pb.DeliberateResponse:
-        requests = self._ready()
-        request_id = ids.check_id("request_id", request.request_id) if request.request_id else new_request_id()
-        task = adhoc_task(
-            request_id,
-            request.role,
-            request.title,
-            request.description,
-            request.requirements,
-            request.acceptance,
-            request.protocol,
+        adhoc = self._all().adhoc
+        state = await adhoc.deliberate(
+            Asked(
+                request_id=request.request_id or new_request_id(),
+                role=request.role,
+                title=request.title,
+                description=request.description,
+                requirements=tuple(request.requirements),
+                acceptance=tuple(request.acceptance),
+                timeout_seconds=request.timeout_seconds,
+                protocol=request.protocol,
+                numbers=dict(sorted(request.numbers.items())),
+                budget=budget_of(request.budget),
+                replay_of=request.replay_of,
+                entry_point=request.entry_point,
+            )
         )
-        state = await requests.deliberate(request_id, task, request.timeout_seconds)
         return pb.DeliberateResponse(deliberation_id=state.deliberation_id, state=state.status)
+
+    async def StreamDeliberation(
+        self, request: pb.StreamDeliberationRequest, context: Any
+    ) -> AsyncIterator[pb.StreamDeliberationResponse]:
+        async with contextlib.aclosing(self._all().following.follow(request.deliberation_id)) as messages:
+            async for message in messages:
+                yield message
+
+    async def CancelDeliberation(
+        self, request: pb.CancelDeliberationRequest, context: Any
+    ) -> pb.CancelDeliberationResponse:
+        state = await self._all().interventions.cancel_deliberation(request.deliberation_id, request.reason)
+        return pb.CancelDeliberationResponse(state=state.status)
+
+    async def CancelPlan(self, request: pb.CancelPlanRequest, context: Any) -> pb.CancelPlanResponse:
+        cancelled, skipped = await self._all().interventions.cancel_plan(request.plan_id, request.reason)
+        return pb.CancelPlanResponse(cancelled_task_ids=cancelled, skipped_task_ids=skipped)
+
+    async def RetryTask(self, request: pb.RetryTaskRequest, context: Any) -> pb.RetryTaskResponse:
+        plan, waiting = await self._all().interventions.retry_task(request.plan_id, request.task_id)
+        task = rules.task_of(plan, request.task_id)
+        return pb.RetryTaskResponse(
+            deliberation_id=rules.deliberation_of(plan, task), number=task.number, waiting_task_ids=waiting
+        )
 
     async def GetDeliberationResult(
         self, request: pb.GetDeliberationResultRequest, context: Any
@@ -73,12 +120,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             raise Invalid(f"state must be one of {', '.join(STATES)}, or empty, not {request.state[:80]!r}")
         if request.plan_id:
             ids.check_id("plan_id", request.plan_id)
-        found = await requests.deliberations(
-            lambda state: (
-                (not request.state or state.status == request.state)
-                and (not request.plan_id or state.plan_id == request.plan_id)
-            )
-        )
+        found = await requests.deliberations(request.state, request.plan_id)
         shown, token = page(found, request.page_size, request.page_token)
         return pb.ListDeliberationsResponse(
             deliberations=[deliberation_message(state) for state in shown], next_page_token=token
@@ -90,7 +132,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def CreateCouncil(self, request: pb.CreateCouncilRequest, context: Any) -> pb.CreateCouncilResponse:
         requests = self._ready()
-        council = councils.make(request.role, request.agents, request.quorum, request.protocol)
+        numbers = dict(sorted(request.numbers.items()))
+        council = councils.make(request.role, request.agents, request.quorum, request.protocol, numbers)
         return pb.CreateCouncilResponse(council=council_message(await requests.create_council(council), []))
 
     async def ListCouncils(self, request: pb.ListCouncilsRequest, context: Any) -> pb.ListCouncilsResponse:
@@ -127,82 +170,9 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             version=version("fleet"),
             started_at=timestamp(self._started_at),
         )
-        if self._readiness.ready and self.requests is not None:
-            requests = self.requests
+        if self._readiness.ready and self.use_cases is not None:
+            requests = self.use_cases.requests
             status.running_deliberations = len(await requests.running())
             status.running_plans = await requests.running_plans()
             status.councils = len(await requests.councils())
         return status
-
-
-def deliberation_message(state: Deliberation) -> pb.Deliberation:
-    return pb.Deliberation(
-        deliberation_id=state.deliberation_id,
-        plan_id=state.plan_id,
-        story_id=state.story_id,
-        task_id=state.task.task_id,
-        role=state.task.role,
-        protocol=state.protocol,
-        state=state.status,
-        seats=[
-            pb.Seat(
-                agent_id=seat.agent_id,
-                job_id=seat.job_id,
-                state=seat_word(state, seat),
-                error=f"{seat.error.kind}: {seat.error.message}" if seat.error else "",
-            )
-            for seat in state.seats
-        ],
-        created_at=timestamp(state.created_at),
-        deadline=timestamp(state.deadline),
-        ended_at=timestamp(state.closed_at),
-        decision_id=state.decision_id,
-        reason=state.reason or "",
-        title=state.task.title,
-        quorum=state.quorum,
-    )
-
-
-def plan_message(plan: Plan) -> pb.GetPlanProgressResponse:
-    return pb.GetPlanProgressResponse(
-        plan_id=plan.plan_id,
-        story_id=plan.story_id,
-        state=plan.status,
-        tasks=[
-            pb.TaskProgress(
-                task_id=task.task.task_id,
-                title=task.task.title,
-                role=task.task.role,
-                depends_on=task.task.depends_on,
-                state=task.status,
-                deliberation_id=rules.deliberation_of(plan, task) if task.status not in ("waiting", "skipped") else "",
-                decision_id=ids.decision_id(rules.deliberation_of(plan, task)) if task.status == "decided" else "",
-                reason=task.reason,
-            )
-            for task in plan.tasks
-        ],
-        started_at=timestamp(plan.started_at),
-        ended_at=timestamp(plan.ended_at),
-    )
-
-
-def council_message(council: Council, running: list[Deliberation]) -> pb.Council:
-    """The council with what each agent does now, read off the deliberations that run."""
-    busy: dict[str, list[str]] = {}
-    for state in running:
-        for seat in state.seats:
-            if seat_word(state, seat) == "running":
-                busy.setdefault(seat.agent_id, []).append(state.deliberation_id)
-    return pb.Council(
-        role=council.role,
-        quorum=council.needed(),
-        protocol=council.protocol,
-        agents=[
-            pb.Agent(
-                agent_id=agent,
-                state="running" if agent in busy else "idle",
-                deliberation_ids=busy.get(agent, []),
-            )
-            for agent in council.agents
-        ],
-    )

@@ -1,5 +1,6 @@
 """The orchestrator's state: typed records in JetStream key-value buckets, all moved by compare-and-set."""
 
+import contextlib
 import dataclasses
 import datetime as dt
 
@@ -11,20 +12,25 @@ from fleet.deliberation.state import Deliberation
 from fleet.orchestrator.councils import Council
 from fleet_wire import topology
 from fleet_wire.bus import Bus
-from fleet_wire.events import AgentResult, DeliberationCompleted, DeliberationFailed
-from fleet_wire.kv import Bucket, JetStreamBucket
+from fleet_wire.errors import Conflict
+from fleet_wire.events import AgentResult, DeliberationCompleted, DeliberationFailed, PlanTask
+from fleet_wire.kv import Bucket, Entry, JetStreamBucket, T
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """The event a deliberation ended in: exactly one of the two."""
+    """The event a deliberation ended in: exactly one of the two. `task` is the one it had, with its texts: the record keeps
+    them no longer, and a replay needs them."""
 
     completed: DeliberationCompleted | None = None
     failed: DeliberationFailed | None = None
+    task: PlanTask | None = None
 
     @classmethod
-    def of(cls, event: DeliberationCompleted | DeliberationFailed) -> "Outcome":
+    def of(cls, event: DeliberationCompleted | DeliberationFailed, task: PlanTask) -> "Outcome":
         """Wraps the event."""
-        return cls(completed=event) if isinstance(event, DeliberationCompleted) else cls(failed=event)
+        if isinstance(event, DeliberationCompleted):
+            return cls(completed=event, task=task)
+        return cls(failed=event, task=task)
 
     @property
     def event(self) -> DeliberationCompleted | DeliberationFailed:
@@ -44,15 +50,22 @@ class DefaultCouncils(Struct, frozen=True, kw_only=True):
     made_at: dt.datetime
 
 
+class Live(Struct, frozen=True, kw_only=True):
+    """Marks a plan that runs, or a deliberation that is not retired (`live.Markers`)."""
+
+    created_at: dt.datetime
+
+
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """`deliberations`, `prompts` and `outcomes` share one bucket, under the keys state.{id}, prompt.{id} and outcome.{id};
-    `councils` and `defaults` another, under council.{role} and `defaults`."""
+    """`deliberations`, `prompts`, `outcomes` and `live` share one bucket, under the keys state.{id}, prompt.{id}, outcome.{id},
+    and live.{id} and liveplan.{id}; `councils` and `defaults` another, under council.{role} and `defaults`."""
 
     councils: Bucket[Council]
     defaults: Bucket[DefaultCouncils]
     plans: Bucket[Plan]
     deliberations: Bucket[Deliberation]
+    live: Bucket[Live]
     prompts: Bucket[Prompt]
     outcomes: Bucket[Outcome]
     results: Bucket[AgentResult]
@@ -65,6 +78,7 @@ def jetstream_store(bus: Bus) -> Store:
         defaults=JetStreamBucket(bus, "councils", DefaultCouncils),
         plans=JetStreamBucket(bus, "plans", Plan),
         deliberations=JetStreamBucket(bus, "deliberations", Deliberation),
+        live=JetStreamBucket(bus, "deliberations", Live),
         prompts=JetStreamBucket(bus, "deliberations", Prompt),
         outcomes=JetStreamBucket(bus, "deliberations", Outcome),
         results=JetStreamBucket(bus, "results", AgentResult),
@@ -95,3 +109,14 @@ def deliberation_ttl(state: Deliberation) -> dt.timedelta | None:
 def plan_ttl(plan: Plan) -> dt.timedelta | None:
     """What runs never expires; a completed plan stays as a stub."""
     return topology.STUB_TTL if plan.status == "completed" else None
+
+
+async def expire(bucket: Bucket[T], key: str, entry: Entry[T] | None = None) -> None:
+    """Writes the record once more, now with RESULT_TTL; one that somebody changes or removes meanwhile is left to them.
+
+    `entry` is the record where it is known already.
+    """
+    entry = entry or await bucket.get(key)
+    if entry is not None:
+        with contextlib.suppress(Conflict):  # expired by another replica
+            await bucket.update(key, entry.value, entry.revision, topology.RESULT_TTL)

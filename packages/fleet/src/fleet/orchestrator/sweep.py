@@ -12,10 +12,11 @@ import structlog
 from fleet.deliberation.plan import Plan, Remembered, deliberation_of
 from fleet.deliberation.plan_rules import tasks_of
 from fleet.deliberation.state import Deliberation, due
-from fleet.orchestrator.deliberations import Clock
+from fleet.orchestrator.clocks import Clock
 from fleet.orchestrator.handlers import Handlers
+from fleet.orchestrator.live import STRAY_AFTER, Markers
 from fleet.orchestrator.peers import Memory, PlanBook
-from fleet.orchestrator.store import Store
+from fleet.orchestrator.store import Live, Store
 from fleet_wire import ids
 from fleet_wire.errors import FleetError, Unavailable
 
@@ -23,17 +24,22 @@ log = structlog.get_logger(__name__)
 
 FAILURES = (FleetError, nats.errors.Error)
 """What may go wrong with one record: it is noted, the others are looked at all the same, and the next sweep tries again."""
+TRIES = 5
+"""How many tries of a task the graph is asked about where the store was lost."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Sweep:
-    """The ports of a sweep."""
+    """The ports of a sweep. The first one of a process reads all records (`unread`), those after it what is marked as live."""
 
     store: Store
+    live: Markers
+    live_plans: Markers
     handlers: Handlers
     memory: Memory
     plan_book: PlanBook
     clock: Clock
+    unread: set[str] = dataclasses.field(default_factory=lambda: {"deliberations", "plans"})
 
     async def once(self) -> None:
         """Looks at everything open. No failure ends it: the sweep is what mends failures."""
@@ -44,33 +50,62 @@ class Sweep:
                 log.warning("sweep incomplete", work=work.__name__.strip("_"), reason=str(error))
 
     async def _deliberations(self) -> None:
-        found = [entry.value async for entry in self.store.deliberations.entries("state.") if due_or_open(entry.value)]
         executor_away = False
-        for state in found:
+        marked = await self.live.names()
+        names = list(marked)
+        if "deliberations" in self.unread:
+            found = [entry.value async for entry in self.store.deliberations.entries("state.")]
+            self.unread.discard("deliberations")
+            names += [one.deliberation_id for one in found if not one.retired and one.deliberation_id not in marked]
+        for deliberation_id in names:
             try:
-                if state.status in ("preparing", "running") and state.deadline <= self.clock():
-                    await self.handlers.close_at_deadline(state)
-                elif state.status == "running" and not executor_away:
-                    await self.handlers.take_results(state)
+                state = await self.handlers.deliberations.records.read(deliberation_id)
+                if state is None or state.retired:
+                    if state is not None or self._stray(marked.get(deliberation_id)):
+                        await self.live.unmark(deliberation_id)
+                    continue
+                if deliberation_id not in marked:
+                    await self.live.mark(deliberation_id, self.clock())
+                await self._look_after(state, executor_away)
             except FAILURES as error:
-                executor_away = isinstance(error, Unavailable)
-                log.warning("deliberation not swept", deliberation_id=state.deliberation_id, reason=str(error))
-            if due(state):
-                self.handlers.deliberation_driver.wake(state.deliberation_id)
+                executor_away = executor_away or isinstance(error, Unavailable)
+                log.warning("deliberation not swept", deliberation_id=deliberation_id, reason=str(error))
+            self.handlers.deliberation_driver.wake(deliberation_id)
+
+    def _stray(self, marker: Live | None) -> bool:
+        return marker is not None and marker.created_at + STRAY_AFTER < self.clock()
+
+    async def _look_after(self, state: Deliberation, executor_away: bool) -> None:
+        if due(state):
+            self.handlers.deliberation_driver.wake(state.deliberation_id)
+        if state.status in ("preparing", "running") and state.deadline <= self.clock():
+            await self.handlers.close_at_deadline(state)
+        elif state.status == "running" and not executor_away:
+            await self.handlers.take_results(state)
 
     async def _plans(self) -> None:
-        plans = [entry.value async for entry in self.store.plans.entries() if entry.value.status == "running"]
-        for plan in plans:
+        marked = await self.live_plans.names()
+        names = list(marked)
+        if "plans" in self.unread:
+            found = [entry.value async for entry in self.store.plans.entries()]
+            self.unread.discard("plans")
+            names += [plan.plan_id for plan in found if plan.status == "running" and plan.plan_id not in marked]
+        for plan_id in names:
             try:
+                plan = await self.handlers.plans.records.read(plan_id)
+                if plan is None or plan.status == "completed":
+                    if plan is not None or self._stray(marked.get(plan_id)):
+                        await self.handlers.plans.unmark(plan_id)
+                    continue
+                if plan_id not in marked:
+                    await self.live_plans.mark(plan_id, self.clock())
                 await self._remember(plan)
                 for task in plan.tasks:
-                    if (
-                        task.status == "running"
-                    ):  # its deliberation may be lost, or have ended without the plan's knowing
-                        await self.handlers.plans.start(plan, task.task.task_id)
+                    if task.status == "running" and task.started and not task.cancelling:
+                        await self.handlers.plans.restore(plan, task)
             except FAILURES as error:
-                log.warning("plan not swept", plan_id=plan.plan_id, reason=str(error))
-            self.handlers.plan_driver.wake(plan.plan_id)
+                log.warning("plan not swept", plan_id=plan_id, reason=str(error))
+            self.handlers.plan_driver.wake(plan_id)
 
     async def _remember(self, plan: Plan) -> None:
         """Asks the graph for decisions that others wait for and no `context.updated` told of."""
@@ -92,16 +127,19 @@ class Sweep:
 
     async def _take(self, plan_id: str) -> None:
         event = await self.plan_book.plan(plan_id)
-        decided = set()
+        decided = {}
         for task in tasks_of(event):
-            deliberation = ids.deliberation_id(plan_id, task.task_id, 1)
-            if await self.memory.has_decision(ids.decision_id(deliberation)):
-                decided.add(task.task_id)
-        if await self.handlers.plans.open(event, frozenset(decided)):
+            number = await self._decided(plan_id, task.task_id)
+            if number:
+                decided[task.task_id] = number
+        if await self.handlers.plans.open(event, decided):
             log.warning("plan taken from planning", plan_id=plan_id, decided=sorted(decided))
         self.handlers.plan_driver.wake(plan_id)
 
-
-def due_or_open(state: Deliberation) -> bool:
-    """Whether a sweep has anything to do with it: a stub has not."""
-    return state.status in ("preparing", "running") or bool(due(state))
+    async def _decided(self, plan_id: str, task_id: str) -> int:
+        """The try of a task whose decision the graph holds; 0 where it holds none of the first ones."""
+        for number in range(1, TRIES + 1):
+            deliberation = ids.deliberation_id(plan_id, task_id, number)
+            if await self.memory.has_decision(ids.decision_id(deliberation)):
+                return number
+        return 0

@@ -1,0 +1,71 @@
+"""Markers of the records that are live, so that these are found without reading all that is kept of old ones.
+
+A marker is written before its record and taken away after the record is over: no live record is without one, whenever a process
+dies. One that stands without a live record is what a crash left, and a sweep takes it away.
+"""
+
+import asyncio
+import datetime as dt
+
+import nats.js.errors
+
+from fleet.deliberation.plan import Plan, PlanEvent
+from fleet.deliberation.state import Deliberation, DeliberationEvent
+from fleet.orchestrator.records import E, Records, S
+from fleet.orchestrator.store import Live
+from fleet_wire.bus import TRANSIENT, Bus, reason_of
+from fleet_wire.errors import Conflict, Unavailable
+from fleet_wire.kv import Bucket
+
+DeliberationRecords = Records[Deliberation, DeliberationEvent]
+PlanRecords = Records[Plan, PlanEvent]
+STRAY_AFTER = dt.timedelta(minutes=1)
+"""A marker without a record that is older was left by a crash: the record follows on it at once, or never."""
+
+
+class Markers:
+    """The markers of one kind of record, under `{prefix}.{name}` in the bucket of the deliberations."""
+
+    def __init__(self, bus: Bus, bucket: Bucket[Live], prefix: str) -> None:
+        self._bus = bus
+        self._bucket = bucket
+        self._prefix = f"{prefix}."
+
+    async def create(self, records: Records[S, E], name: str, state: S, now: dt.datetime) -> tuple[S, bool]:
+        """Saves a new record with its marker; answers with the record that stands, and whether it is this one.
+
+        Both are sent at once: they go over one connection, and the server takes them in the order in which they were sent.
+        """
+        marked, created = await asyncio.gather(
+            self.mark(name, now), records.create(name, state), return_exceptions=True
+        )
+        if isinstance(marked, BaseException):
+            raise marked
+        if isinstance(created, BaseException):
+            raise created
+        if not created[1] and records.over(created[0]):
+            await self.unmark(name)
+        return created
+
+    async def names(self) -> dict[str, Live]:
+        """The marked records."""
+        return {entry.key[len(self._prefix) :]: entry.value async for entry in self._bucket.entries(self._prefix)}
+
+    async def live(self, records: Records[S, E]) -> list[S]:
+        """The marked records as they stand, without those that are over."""
+        found = await asyncio.gather(*(records.read(name) for name in await self.names()))
+        return [state for state in found if state is not None and not records.over(state)]
+
+    async def mark(self, name: str, now: dt.datetime) -> None:
+        """Marks a record as live; again, it does no harm."""
+        try:
+            await self._bucket.create(self._prefix + name, Live(created_at=now))
+        except Conflict:
+            return  # by a start that was cut off, or by another replica
+
+    async def unmark(self, name: str) -> None:
+        """Takes the marker away, leaving nothing in its place. Raises Unavailable while the store is away."""
+        try:
+            await self._bus.js.purge_stream("KV_deliberations", subject=f"$KV.deliberations.{self._prefix}{name}")
+        except (*TRANSIENT, nats.js.errors.NotFoundError) as error:
+            raise Unavailable(f"the marker of {name} could not be removed: {reason_of(error)}") from error

@@ -1,0 +1,142 @@
+"""Records that are moved by events, as one replica reads and moves them.
+
+A replica remembers what it wrote last, and writes on top of that: the compare-and-set says where another replica wrote since, and
+only then it reads again. What comes for one record while a write of it is under way is folded in together, in one write.
+"""
+
+import asyncio
+import dataclasses
+import datetime as dt
+import random
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from fleet.orchestrator.recent import Recent
+from fleet_wire.errors import Conflict, Unavailable
+from fleet_wire.kv import Bucket, Entry
+
+S = TypeVar("S")
+E = TypeVar("E")
+KEPT = 4096
+"""Records that a replica remembers of a kind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules(Generic[S, E]):
+    """What a kind of record is: where it stands, how an event moves it, how long it lives, and whether it is over."""
+
+    key: Callable[[str], str]
+    advance: Callable[[S, E], S]
+    ttl: Callable[[S], dt.timedelta | None]
+    over: Callable[[S], bool]
+
+
+@dataclasses.dataclass(eq=False)
+class _Fold(Generic[S, E]):
+    events: Sequence[E]
+    done: bool = False
+    state: S | None = None
+
+
+class Records(Generic[S, E]):
+    """One replica's view of the records of a kind. What it remembers is never older than what it wrote itself."""
+
+    def __init__(self, bucket: Bucket[S], rules: Rules[S, E]) -> None:
+        self._bucket = bucket
+        self._rules = rules
+        self._known: Recent[Entry[S]] = Recent(KEPT)
+        self._waiting: dict[str, list[_Fold[S, E]]] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def create(self, name: str, state: S) -> tuple[S, bool]:
+        """Saves a new record; answers with the one that stands, and whether it is this one."""
+        try:
+            revision = await self._bucket.create(self._rules.key(name), state)
+        except Conflict:
+            found = await self.read(name)
+            if found is None:
+                raise
+            return found, False
+        self._known.put(name, Entry(self._rules.key(name), state, revision))
+        return state, True
+
+    async def known(self, name: str) -> S | None:
+        """The record as this replica knows it, read where it does not. Another replica may have moved it since."""
+        entry = self._known.get(name)
+        return entry.value if entry else await self.read(name)
+
+    async def read(self, name: str) -> S | None:
+        """The record as it stands; None where there is none."""
+        entry = await self._read(name)
+        return entry.value if entry else None
+
+    def over(self, state: S) -> bool:
+        """Whether nothing is to be done with it any more."""
+        return self._rules.over(state)
+
+    def forget(self, name: str) -> None:
+        """Has the record read anew when it is needed next."""
+        self._known.drop(name)
+
+    async def fold(self, name: str, events: Sequence[E]) -> S | None:
+        """Moves the record by these events; what stands after that, None where there is no record."""
+        mine = _Fold[S, E](events)
+        self._waiting.setdefault(name, []).append(mine)
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        async with lock:
+            if not mine.done:
+                batch = self._waiting.pop(name, [])
+                if mine not in batch:  # who took it along was cut off
+                    batch.append(mine)
+                state = await self._move(name, [event for fold in batch for event in fold.events])
+                for fold in batch:
+                    fold.done, fold.state = True, state
+        return mine.state
+
+    async def _move(self, name: str, events: Sequence[E]) -> S | None:
+        entry = self._known.get(name)
+        fresh = False
+        while True:
+            if entry is None:
+                entry, fresh = await self._read(name), True
+            if entry is None:
+                return None
+            state = entry.value
+            for event in events:
+                state = self._rules.advance(state, event)
+            if state == entry.value and fresh:
+                return state
+            if state == entry.value:  # what changes nothing here may change what another replica wrote since
+                entry = None
+                continue
+            try:
+                revision = await self._bucket.update(entry.key, state, entry.revision, self._rules.ttl(state))
+            except Conflict:
+                if fresh:
+                    await asyncio.sleep(random.uniform(0, 0.02))
+                entry = None
+                continue
+            except Unavailable:
+                self.forget(name)  # it may have been written all the same
+                raise
+            self._keep(name, Entry(entry.key, state, revision))
+            return state
+
+    async def _read(self, name: str) -> Entry[S] | None:
+        entry = await self._bucket.get(self._rules.key(name))
+        if entry is None:
+            self.forget(name)
+        else:
+            self._keep(name, entry)
+        return entry
+
+    def _keep(self, name: str, entry: Entry[S]) -> None:
+        if self._rules.over(entry.value):
+            self.forget(name)
+            return
+        known = self._known.get(name)
+        if known is None or known.revision < entry.revision:
+            self._known.put(name, entry)

@@ -1,0 +1,234 @@
+"""Cancelling, trying again and budgets, over real NATS."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import harness
+import pytest
+import realparts
+from harness import Peers, approved, deliberation_id, published, replica, task, until
+
+from fleet.deliberation.plan import Plan
+from fleet.deliberation.requests import JobRequest
+from fleet.deliberation.state import Deliberation
+from fleet.orchestrator import main
+from fleet_wire import ids
+from fleet_wire.bus import Bus
+from fleet_wire.errors import NotFound, Precondition
+from fleet_wire.events import AgentResult, Budget
+
+COMPLETED = "orchestration.deliberation.completed"
+FAILED = "orchestration.deliberation.failed"
+PLAN_COMPLETED = "orchestration.plan.completed"
+
+
+@pytest.fixture
+async def server(own_nats: realparts.Nats) -> AsyncIterator[Bus]:
+    connection = await harness.fresh_bus(own_nats.url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def peers(server: Bus) -> Peers:
+    return Peers(server)
+
+
+async def plan_of(parts: main.Parts, plan_id: str) -> Plan | None:
+    try:
+        return await parts.requests.plan(plan_id)
+    except NotFound:
+        return None
+
+
+async def retired(parts: main.Parts, name: str) -> Deliberation | None:
+    state = await parts.handlers.deliberations.records.read(name)
+    return state if state is not None and state.retired else None
+
+
+async def test_a_cancelled_deliberation_stops_its_calls_and_fails_once(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.answer = harness.silent
+    name = deliberation_id("p1", "a")
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: peers.executor.calls)
+        cancel = parts.use_cases.interventions.cancel_deliberation
+        first, second = await asyncio.gather(cancel(name, "too dear"), cancel(name, "too dear"))
+        assert first.closed_by == second.closed_by == "cancelled"
+        [plan] = await until(lambda: published(server, PLAN_COMPLETED))
+        state = await until(lambda: retired(parts, name))
+        with pytest.raises(NotFound):
+            await cancel("delib-unknown", "")
+        assert (await cancel(name, "again")).status == "failed"
+    [failed] = await published(server, FAILED)
+    assert (failed.reason, failed.detail) == ("cancelled", "too dear")
+    assert plan.failed[0].reason == "cancelled: too dear"
+    assert state.stopped
+    assert set(peers.executor.cancelled) == {name}
+    assert await published(server, "orchestration.result.late") == []
+
+
+async def test_what_is_decided_cannot_be_cancelled(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: published(server, PLAN_COMPLETED))
+        with pytest.raises(Precondition, match="nothing to cancel"):
+            await parts.use_cases.interventions.cancel_deliberation(deliberation_id("p1", "a"), "")
+
+
+async def test_an_executor_that_is_away_keeps_no_cancelled_deliberation_from_its_end(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.answer = harness.silent
+    name = deliberation_id("p1", "a")
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: peers.executor.calls)
+        peers.executor.away = True
+        await parts.use_cases.interventions.cancel_deliberation(name, "")
+        await until(lambda: published(server, PLAN_COMPLETED))
+        assert peers.executor.cancelled == []
+        peers.executor.away = False
+        await until(lambda: retired(parts, name))
+    assert peers.executor.cancelled == [name]
+
+
+async def test_a_cancelled_plan_closes_when_what_ran_has_ended_and_keeps_what_was_decided(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    def only_a(state: Deliberation, job: JobRequest) -> AgentResult | None:
+        return harness.answers(state, job) if state.task.task_id == "a" else None
+
+    peers.executor.answer = only_a
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        await server.publish(approved("p1", task("a"), task("b"), task("c", "b")))
+        await until(lambda: published(server, COMPLETED))
+        await until(lambda: peers.executor.calls == 2)
+        cancelled, skipped = await parts.use_cases.interventions.cancel_plan("p1", "no money")
+        assert (cancelled, skipped) == (["b"], ["c"])
+        [plan] = await until(lambda: published(server, PLAN_COMPLETED))
+        await until(lambda: retired(parts, deliberation_id("p1", "b")))
+        with pytest.raises(Precondition, match="ended"):
+            await until(lambda: parts.use_cases.interventions.cancel_plan("p1", "again"))
+    assert plan.decided == ["a"]
+    assert [(one.task_id, one.reason) for one in plan.failed] == [("b", "cancelled: no money")]
+    assert [(one.task_id, one.reason) for one in plan.skipped] == [("c", "cancelled: no money")]
+
+
+async def test_a_retry_after_the_plan_was_closed_decides_with_its_texts_and_closes_it_again(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    event = approved("p1", task("a"), task("b", "a"))
+    peers.executor.answer = harness.fails
+    async with replica(own_nats.url, peers, sweep_seconds=0.3) as parts:
+        await server.publish(event)
+        await until(lambda: published(server, PLAN_COMPLETED))
+
+        async def closed() -> bool:
+            return (await parts.requests.plan("p1")).status == "completed"
+
+        await until(closed)
+        peers.executor.answer = harness.answers
+        retry = parts.use_cases.interventions.retry_task
+        with pytest.raises(Precondition, match="try a again"):
+            await retry("p1", "b")
+        with pytest.raises(Precondition, match="planning does not know"):
+            await retry("p1", "a")
+        peers.plan_book.plans = [event]
+        plan, waiting = await retry("p1", "a")
+        again, _ = await retry("p1", "a")
+        assert waiting == ["b"]
+        assert plan.tasks[0].number == again.tasks[0].number == 2
+        second = ids.deliberation_id("p1", "a", 2)
+        await until(lambda: retired(parts, second))
+        [decided] = await published(server, COMPLETED)
+        peers.memory.decisions[decided.decision_id] = decided.decision.content
+        both = await until(lambda: _of(server, 2))
+    assert decided.deliberation_id == second
+    assert all("Do a" in job.messages[-1][1] for job in peers.executor.of_phase("propose")[:6])
+    assert [event.round for event in both] == [1, 2]
+    assert both[1].decided == ["a", "b"]
+    assert not both[1].failed
+    assert not both[1].skipped
+
+
+async def _of(server: Bus, wanted: int) -> list[object]:
+    found = await published(server, PLAN_COMPLETED)
+    return found if len(found) == wanted else []
+
+
+async def test_a_plans_budget_holds_for_all_its_tasks_together(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    """The first takes its three calls, the third shares what is left, and the second finds too little when both have ended."""
+    tasks = [task("a", budget={"calls": 3}), task("b", budget={"calls": 3}), task("c", protocol="auto")]
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        await server.publish(approved("p1", *tasks, budget=Budget(calls=5)))
+        [event] = await until(lambda: published(server, PLAN_COMPLETED))
+        plan = await plan_of(parts, "p1")
+    assert plan is not None
+    assert plan.spent.calls == sum(1 for job in peers.executor.jobs.values() if not job.dry_run) <= 5
+    reasons = {one.task_id: one.reason for one in event.failed}
+    assert list(reasons) == ["b"]
+    assert reasons["b"].startswith("budget: the plan's budget of 5 calls has ")
+    assert event.decided == ["a", "c"]
+
+
+async def test_a_deliberations_budget_is_never_exceeded_and_says_what_it_left_out(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await server.publish(approved("p1", task("a", protocol="tournament", budget={"calls": 5})))
+        [event] = await until(lambda: published(server, COMPLETED))
+    assert event.calls == len(peers.executor.jobs) <= 5
+    assert "budget" in event.skipped[-1].reason
+
+
+async def test_a_model_that_takes_no_more_is_waited_for(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:
+    peers.executor.full = True
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: published(server, "orchestration.deliberation.started"))
+        await asyncio.sleep(0.5)
+        assert peers.executor.jobs == {}
+        peers.executor.full = False
+        await until(lambda: published(server, PLAN_COMPLETED))
+    assert peers.executor.calls == 1
+
+
+async def test_a_protocol_that_needs_a_sandbox_fails_its_task_and_says_why(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.no_sandbox = "user namespaces are forbidden"
+    wanted = task("a", protocol="best_of_n", description=harness.CODE)
+    open_to_all = task("b", protocol="auto", description=harness.CODE)
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await server.publish(approved("p1", wanted, open_to_all))
+        [plan] = await until(lambda: published(server, PLAN_COMPLETED))
+    [failed] = await published(server, FAILED)
+    assert failed.reason == "error"
+    assert "user namespaces are forbidden" in failed.detail
+    [completed] = await published(server, COMPLETED)
+    assert (plan.decided, completed.protocol) == (["b"], "tournament")
+    assert "no sandbox" in completed.chosen_because
+
+
+async def test_the_marker_of_what_has_ended_is_gone_and_a_stray_one_is_swept(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    async with replica(own_nats.url, peers, sweep_seconds=0.3) as parts:
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: published(server, PLAN_COMPLETED))
+        await until(lambda: _no_markers(parts))
+        old = parts.handlers.deliberations.clock() - main.dt.timedelta(minutes=5)
+        await parts.sweep.live.mark(deliberation_id("p1", "a"), old)
+        await parts.sweep.live.mark("delib-never-saved", old)
+        await parts.sweep.live_plans.mark("p1", old)
+        await until(lambda: _no_markers(parts))
+        assert await parts.requests.running() == []
+
+
+async def _no_markers(parts: main.Parts) -> bool:
+    return not await parts.sweep.live.names() and not await parts.sweep.live_plans.names()
