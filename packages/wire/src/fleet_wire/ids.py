@@ -12,6 +12,8 @@ from fleet_wire.errors import Invalid
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
 """The last part because `$` alone lets a final line break pass; JavaScript, where it does not, reads it the same."""
 ROLES = ("DEV", "QA", "ARCHITECT", "DEVOPS", "DATA")
+DELIBERATION = "delib"
+"""What the ids of deliberations begin with."""
 
 _ID = re.compile(ID_PATTERN)
 
@@ -38,7 +40,12 @@ def derived(prefix: str, *parts: object) -> str:
 
 def deliberation_id(plan_id: str, task_id: str, number: int) -> str:
     """Id of the `number`-th try (from 1) of a task; an ad-hoc request's id takes the plan's place."""
-    return derived("delib", plan_id, task_id, number)
+    return derived(DELIBERATION, plan_id, task_id, number)
+
+
+def is_deliberation(value: str) -> bool:
+    """Whether an id is one that `deliberation_id` makes."""
+    return value.startswith(f"{DELIBERATION}-")
 
 
 def job_id(deliberation: str, phase: str, agent: str, item: str, attempt: int) -> str:

@@ -14,7 +14,7 @@ from fleet.deliberation.state import DeadlinePassed, Deliberation, Job, JobEnded
 from fleet.orchestrator.deliberations import Deliberations
 from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.plans import Plans
-from fleet_wire import events
+from fleet_wire import events, ids
 from fleet_wire.bus import Bus
 from fleet_wire.errors import FleetError, Invalid, NotFound, Unavailable
 from fleet_wire.events import (
@@ -50,8 +50,11 @@ class Handlers:
         """The DeliberationResultCollector: copies the result, counts its job, or records it as late.
 
         Raises NotFound for a deliberation that has no record, Invalid for a job that is none of its and for a result that
-        contradicts itself.
+        contradicts itself. What others had the executor run, under ids that no deliberation has, is none of its business.
         """
+        if not ids.is_deliberation(result.deliberation_id):
+            log.info("result of nobody's deliberation", deliberation_id=result.deliberation_id)
+            return
         records = self.deliberations.records
         state = await records.known(result.deliberation_id)
         if state is not None and not any(job.job_id == result.job_id for job in state.jobs):
