@@ -14,6 +14,13 @@ from fleet_wire import apply
 from fleet_wire.bus import Bus, connect
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "reference_only: an outage that takes long, tested on the reference line of Ray and not on the newest",
+    )
+
+
 @pytest.fixture(scope="session")
 def model() -> Iterator[ScriptedModel]:
     server = ScriptedModel()
@@ -27,6 +34,7 @@ def _fresh_script(request: pytest.FixtureRequest) -> None:
         server = request.getfixturevalue("model")
         server.script.clear()
         server.asked.clear()
+        server.waiting = None
 
 
 @contextlib.contextmanager
@@ -85,10 +93,9 @@ def executor(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str])
 
 
 @pytest.fixture(scope="session")
-def newest_python() -> str:
-    """Python with the newest Ray, where that is not what runs the tests."""
-    if not Path(stack.NEWEST).exists():
-        pytest.skip("NOT TESTED: no environment with the newest Ray (.venv-executor-newest)")
-    if sys.version_info[:2] == (3, 13):
-        pytest.skip("NOT TESTED here: these tests run on the newest Ray themselves")
-    return str(stack.NEWEST)
+def other_python() -> str:
+    """Python with the Ray of the other line: the newest where the reference runs the tests, and the other way round."""
+    other = stack.REFERENCE if sys.version_info[:2] == (3, 13) else stack.NEWEST
+    if not other.exists():
+        pytest.skip(f"NOT TESTED: no environment with another Ray ({other.parent.parent.name})")
+    return str(other)

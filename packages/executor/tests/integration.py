@@ -74,6 +74,11 @@ class Client:
         answer = await rpc.call(self.stub.ExecuteDeliberation(asked, timeout=15), "the executor")
         return list(answer.accepted_job_ids)
 
+    async def cancel(self, deliberation_id: str) -> list[str]:
+        asked = pb.CancelDeliberationRequest(deliberation_id=deliberation_id)
+        answer = await rpc.call(self.stub.CancelDeliberation(asked, timeout=15), "the executor")
+        return sorted(answer.cancelled_job_ids)
+
     async def jobs(self, deliberation_id: str) -> dict[str, pb.JobStatus]:
         """By agent."""
         asked = pb.GetDeliberationStatusRequest(deliberation_id=deliberation_id)

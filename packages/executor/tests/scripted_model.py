@@ -37,6 +37,8 @@ class ScriptedModel:
         self.script: list[Any] = []
         self.asked: list[dict[str, Any]] = []
         self.streaming = 0
+        self.waiting: Optional[float] = None
+        """What /metrics says of requests that wait; None where there is no such page."""
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
@@ -54,6 +56,7 @@ class ScriptedModel:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application()
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/chat/completions", self._chat)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
@@ -66,6 +69,12 @@ class ScriptedModel:
 
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": MODEL}]})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if self.waiting is None:
+            return web.Response(status=404)
+        name = "vllm:num_requests_waiting"
+        return web.Response(text=f'# TYPE {name} gauge\n{name}{{engine="0",model_name="{MODEL}"}} {self.waiting}\n')
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

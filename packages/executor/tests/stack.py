@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 SOURCE = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+REFERENCE = SOURCE.parent / ".venv-executor" / "bin" / "python"
 NEWEST = SOURCE.parent / ".venv-executor-newest" / "bin" / "python"
 
 
@@ -102,6 +103,25 @@ class Process:
         self._process.wait(10)
 
 
+    def kill_all(self) -> None:
+        """SIGKILL to it and everything that descends from it, whatever its group: as when a machine goes."""
+        for pid in _descendants(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.kill()
+
+
+def _descendants(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit():
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found = children.get(pid, [])
+    return found + [below for child in found for below in _descendants(child)]
+
+
 @contextlib.contextmanager
 def nats_server(folder: Path) -> Iterator[str]:
     port = free_port()
@@ -151,6 +171,24 @@ class RayHead:
                 return
             process.kill()
         raise AssertionError(f"Ray did not start: {process.output[-2000:]}")
+
+    def add_node(self) -> Process:
+        """Another node of the cluster, on this machine: a raylet of its own, which ends with its workers."""
+        options = [
+            f"--address={self.address}",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            "--dashboard-agent-listen-port=0",
+            "--num-cpus=1",
+            "--object-store-memory=100000000",
+            "--disable-usage-stats",
+        ]
+        command = [sys.executable, str(BIN / "ray"), "start", "--block", *options]
+        env = {**os.environ, "PATH": f"{os.environ['PATH']}{os.pathsep}{no_gpu(self.folder)}", **PATIENT}
+        process = Process(command, self.folder / "node.log", env)
+        wait_for("the node", lambda: "Ray runtime started" in process.output or not process.running, 60)
+        assert process.running, process.output[-2000:]
+        return process
 
     def logs(self) -> Path:
         """Where the workers' logs are."""

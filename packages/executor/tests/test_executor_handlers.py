@@ -9,12 +9,13 @@ import pytest
 from samples import NOW
 
 from fleet_executor import handlers, jobs
+from fleet_executor.calls import ModelCalls
 from fleet_executor.jobs import OpenJob
 from fleet_executor.registry import Registry
 from fleet_wire import events
 from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Unavailable
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2 as pb
-from fleet_wire.kv import MemoryBucket
+from fleet_wire.kv import Entry, MemoryBucket
 
 
 class Actors:
@@ -35,8 +36,10 @@ class Actors:
         return self._refusal
 
 
-async def execute(made: pb.ExecuteDeliberationRequest, store: Registry, actors: Actors) -> list[str]:
-    return await handlers.execute(handlers.parse(made, NOW), store, actors)
+async def execute(
+    made: pb.ExecuteDeliberationRequest, store: Registry, actors: Actors, calls: Optional[ModelCalls] = None
+) -> list[str]:
+    return await handlers.execute(handlers.parse(made, NOW), store, actors, calls or ModelCalls(store, 256))
 
 
 @pytest.fixture
@@ -152,12 +155,43 @@ async def test_the_status_shows_running_and_ended_jobs_with_their_result(store: 
     assert msgspec.json.decode(first.result, type=events.AgentResult) == ended.result
     assert first.ended_at.ToDatetime(tzinfo=dt.timezone.utc) == NOW + dt.timedelta(seconds=1)
     assert not second.result and not second.HasField("ended_at")
-    assert [status.job_id for status in await handlers.active_jobs(store)] == ["job-1"]
+    assert [job.spec.job_id for job in await handlers.active_jobs(store)] == ["job-1"]
     await store.close(job.key)
     assert [status.status for status in await handlers.deliberation_status("delib-1", store)] == [
         "completed",
         "running",
     ]
+
+
+async def test_an_end_that_cannot_be_read_hides_no_other_job() -> None:
+    class Spoilt(MemoryBucket[jobs.EndedJob]):
+        async def get(self, key: str) -> Optional[Entry[jobs.EndedJob]]:
+            if key.endswith("job-0"):
+                raise Invalid(f"record {key} cannot be read")
+            return await super().get(key)
+
+    ends = Spoilt()
+    store = Registry(MemoryBucket(), MemoryBucket(), ends, MemoryBucket())
+    spoilt, other = handlers.parse(request(), NOW)
+    for job in (spoilt, other):
+        await store._open.create(f"open.{job.key}", job)
+    assert [job.key for job in await handlers.active_jobs(store)] == [spoilt.key, other.key]
+
+
+async def test_nothing_is_known_of_a_deliberation_a_day_after_its_end() -> None:
+    moment = [NOW]
+    store = Registry(*(MemoryBucket(lambda: moment[0]) for _ in range(4)))  # type: ignore[arg-type]
+    await execute(request(), store, Actors())
+    for entry in await store.open_jobs():
+        timing = events.Timing(total_seconds=1)
+        await store.end(jobs.completed(entry.value, "answer", "m", events.Usage(), timing, NOW))
+        await store.close(entry.value.key)
+    moment[0] += dt.timedelta(hours=23, minutes=59)
+    assert len(await handlers.deliberation_status("delib-1", store)) == 2
+    moment[0] += dt.timedelta(minutes=2)
+    with pytest.raises(NotFound):
+        await handlers.deliberation_status("delib-1", store)
+    assert await handlers.active_jobs(store) == []
 
 
 async def test_an_unknown_deliberation_is_not_found(store: Registry) -> None:

@@ -68,6 +68,12 @@ def test_a_silent_actor_keeps_its_jobs_for_a_while_and_then_loses_them() -> None
     assert due([job], views(silent), LATER).hand_on == [job.key]
 
 
+def test_a_cancelled_job_ends_as_such_whoever_holds_it_and_is_not_handed_on() -> None:
+    held, lost = open_job(1, cancelled=True), open_job(2, cancelled=True)
+    holding = views(ActorView(name="pool-0", held=frozenset({held.key})))
+    assert due([held, lost], holding, LATER) == rules.Due(cancel=[held.key, lost.key])
+
+
 def test_a_job_past_its_deadline_expires_whoever_holds_it() -> None:
     job = open_job()
     holding = views(ActorView(name="pool-0", held=frozenset({job.key})))

@@ -9,7 +9,8 @@ import pytest
 from samples import open_job
 
 from fleet_executor import keeper as module
-from fleet_executor.jobs import ActorView, OpenJob
+from fleet_executor.calls import ModelCalls
+from fleet_executor.jobs import ActorView, OpenJob, cancelled_error, failed
 from fleet_executor.keeper import Keeper
 from fleet_executor.ports import ClusterStats
 from fleet_executor.registry import Registry
@@ -31,8 +32,10 @@ class Actors:
         self.drained: list[Optional[bool]] = []
         self.taken: list[tuple[str, OpenJob]] = []
         self.killed: list[str] = []
+        self.told: list[tuple[str, list[str]]] = []
         self.connections = 0
         self.no_probe = ""
+        self.no_sandbox: dict[str, str] = {}
         self.no_jobs: dict[str, str] = {}
         self.probing = asyncio.Event()
         self.probing.set()
@@ -47,15 +50,17 @@ class Actors:
     async def check(self) -> None:
         self._fail()
 
-    async def probe(self) -> None:
+    async def probe(self) -> Mapping[str, str]:
         await self.probing.wait()
         self._fail()
         if self.no_probe:
             raise Unavailable(self.no_probe)
+        return self.no_sandbox
 
-    async def make_pool(self) -> None:
+    async def make_pool(self) -> Sequence[str]:
         for name in self.actors:
             self.views.setdefault(name, ActorView(name=name))
+        return self.actors
 
     async def survey(self, drain: Optional[bool]) -> Mapping[str, ActorView]:
         self._fail()
@@ -67,6 +72,10 @@ class Actors:
             return self.no_jobs[actor]
         self.taken += [(actor, job) for job in jobs]
         return ""
+
+    async def cancel(self, actor: str, keys: Sequence[str]) -> None:
+        self._fail()
+        self.told.append((actor, list(keys)))
 
     async def kill(self, actor: str) -> None:
         self.killed.append(actor)
@@ -87,7 +96,8 @@ class Held:
         self.cluster = Actors()
         self.registry = Registry(MemoryBucket(), MemoryBucket(), MemoryBucket(), MemoryBucket())
         self.readiness = Readiness("ray", "probe", "pool", "registry")
-        self.keeper = Keeper(self.cluster, self.registry, bus, self.readiness, now)
+        self.calls = ModelCalls(self.registry, 64)
+        self.keeper = Keeper(self.cluster, self.registry, bus, self.readiness, now, self.calls)
         self.stop = asyncio.Event()
 
     async def until(self, check) -> None:  # type: ignore[no-untyped-def]
@@ -159,6 +169,14 @@ async def test_a_node_that_cannot_run_our_code_keeps_new_work_out_and_holds_up_n
     held.cluster.no_probe = ""
     held.cluster.probing.set()
     await held.until(lambda: held.readiness.ready)
+
+
+async def test_it_knows_which_nodes_can_make_no_sandbox_and_works_on(held: Held) -> None:
+    held.cluster.no_sandbox = {"10.0.0.9": "bwrap: no permission", "10.0.0.7": "bubblewrap is not installed"}
+    sentence = "node 10.0.0.7: bubblewrap is not installed; node 10.0.0.9: bwrap: no permission"
+    await held.until(lambda: held.readiness.ready and held.keeper.no_sandbox == sentence)
+    held.cluster.no_sandbox = {}
+    await held.until(lambda: held.keeper.no_sandbox == "")
 
 
 async def test_what_a_restarted_actor_had_is_handed_on_before_the_grace_is_over(held: Held) -> None:
@@ -237,6 +255,40 @@ async def test_a_job_that_its_actor_lost_goes_to_another_attempt(held: Held) -> 
     assert (job.key, job.attempt, job.actor) == (lost.key, 2, actor)
     await asyncio.sleep(0.3)
     assert len(held.cluster.taken) == 1  # within the grace it is not handed on again
+
+
+async def test_an_actor_that_holds_what_has_ended_is_told_to_drop_it(held: Held) -> None:
+    name = held.cluster.actors[0]
+    ended, running = (open_job(number, now=now(), actor=name) for number in (1, 2))
+    await held.registry.accept([ended, running])
+    held.cluster.views[name] = ActorView(name=name, held=frozenset({ended.key, running.key}))
+    await held.registry.end(
+        failed(ended, cancelled_error(), now())
+    )  # by an executor that died before it told the actor
+    await held.registry.close(ended.key)
+    await held.until(lambda: held.cluster.told)
+    assert set(map(str, held.cluster.told)) == {str((name, [ended.key]))}
+    assert held.cluster.taken == []
+
+
+async def test_jobs_can_be_dropped_while_the_cluster_is_gone(held: Held) -> None:
+    await held.until(lambda: held.readiness.ready)
+    held.cluster.refusal = "the cluster is gone"
+    await held.keeper.drop([open_job(1, actor="VLLMAgentJob-new-0")])
+    assert held.cluster.told == []
+
+
+async def test_the_limit_of_calls_follows_what_the_model_server_says(held: Held) -> None:
+    name = held.cluster.actors[0]
+    jobs = [open_job(number, now=now(), actor=name) for number in range(16)]
+    await held.registry.accept(jobs)
+    keys = frozenset(job.key for job in jobs)
+    held.cluster.views[name] = ActorView(name=name, held=keys)
+    await held.until(lambda: held.calls.open == 16)
+    held.cluster.views[name] = ActorView(name=name, held=keys, metrics=True, waiting=5)
+    await held.until(lambda: held.calls.limit < 10)
+    held.cluster.views[name] = ActorView(name=name, held=keys, metrics=False)
+    await held.until(lambda: held.calls.limit == 64)
 
 
 async def test_an_actor_of_the_pool_that_is_missing_is_made_again(held: Held) -> None:

@@ -15,6 +15,7 @@ from integration import drained
 from samples import open_job, spec
 from scripted_model import TAIL, ScriptedModel, piece
 
+from fleet_executor import handlers
 from fleet_executor.config import WorkerConfig
 from fleet_executor.ending import finish
 from fleet_executor.jobs import ActorView, OpenJob, completed, failed
@@ -281,6 +282,107 @@ async def test_an_end_that_comes_late_is_not_published_again(registry: Registry,
     assert await results(bus, job) == []
 
 
+async def streaming(model: ScriptedModel, count: int) -> None:
+    for _ in range(100):
+        if model.streaming == count:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{model.streaming} calls are open, not {count}")
+
+
+async def test_a_cancelled_job_stops_at_the_model_and_ends_once_as_cancelled(
+    actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
+) -> None:
+    job, other = fresh_job("a b c d [slow 9]"), fresh_job("a b [slow 1]")
+    await give(actor, registry, job, other)
+    await streaming(model, 2)
+    begun = time.monotonic()
+    assert [each.key for each in await handlers.cancel(job.deliberation_id, registry, bus)] == [job.key]
+    await actor.cancel(msgspec.json.encode([job.key, "delib.unknown"]))
+    await streaming(model, 1)
+    await idle(actor)
+    assert time.monotonic() - begun < 5
+    [result] = await results(bus, job)
+    assert result.status == "failed" and result.error is not None and result.error.kind == "cancelled"
+    assert not await registry.is_open(job.key)
+    assert await handlers.cancel(job.deliberation_id, registry, bus) == []
+    assert [result.status for result in await results(bus, other)] == ["completed"]
+    assert await actor.accept(msgspec.json.encode([job])) == ""  # a call that Ray repeats
+    await idle(actor)
+    assert len(await results(bus, job)) == 1 and len(model.asked) == 2
+
+
+async def test_a_job_that_was_cancelled_before_its_actor_got_it_never_asks_the_model(
+    actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
+) -> None:
+    job = fresh_job()
+    await registry.accept([job])
+    await handlers.cancel(job.deliberation_id, registry, bus)
+    await actor.cancel(msgspec.json.encode([job.key]))
+    await actor.accept(msgspec.json.encode([job]))
+    await idle(actor)
+    assert model.asked == [] and len(await results(bus, job)) == 1
+
+
+async def test_a_job_that_is_cancelled_as_it_is_taken_never_asks_the_model(
+    actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
+) -> None:
+    job = fresh_job()
+    await give(actor, registry, job)
+    await actor.cancel(msgspec.json.encode([job.key]))
+    await idle(actor)
+    [result] = await results(bus, job)
+    assert result.error is not None and result.error.kind == "cancelled" and model.asked == []
+
+
+async def test_an_answer_that_came_first_is_not_cancelled(registry: Registry, bus: Bus) -> None:
+    job = fresh_job()
+    await registry.accept([job])
+    await registry.end(completed(job, "first", "m", events.Usage(), events.Timing(), now()))
+    assert await handlers.cancel(job.deliberation_id, registry, bus) == []
+    [result] = await results(bus, job)
+    assert result.content == "first"
+
+
+async def test_a_cancel_that_died_before_the_end_is_brought_to_it_by_the_next_round(
+    registry: Registry, bus: Bus
+) -> None:
+    job = fresh_job()
+    await registry.accept([job])
+    await registry.cancel(job.key)  # and here the executor dies
+    await reconcile(registry, bus, {"pool-0": ActorView(name="pool-0", held=frozenset({job.key}))}, Nobody(), now())
+    [result] = await results(bus, job)
+    assert result.error is not None and result.error.kind == "cancelled"
+
+
+async def test_what_ended_is_kept_for_a_day_by_the_server_itself(registry: Registry, bus: Bus) -> None:
+    job = fresh_job()
+    await registry.accept([job])
+    await finish(registry, bus, completed(job, "text", "m", events.Usage(), events.Timing(), now()))
+    kept = await bus.js.get_last_msg("KV_jobs", f"$KV.jobs.ended.{job.key}")
+    assert kept.headers is not None and kept.headers["Nats-TTL"] == "86400s"
+
+
+async def test_an_actor_knows_its_model_and_what_waits_there_before_its_first_job(
+    actor: VLLMAgentJob, model: ScriptedModel
+) -> None:
+    model.waiting = 3
+    seen = {}
+    for _ in range(100):
+        seen = msgspec.json.decode(await actor.survey(None, True))
+        if seen["metrics"] is not None:
+            break
+        await asyncio.sleep(0.05)
+    assert (seen["metrics"], seen["waiting"], seen["model"]) == (True, 3, "scripted")
+    model.waiting = None
+    for _ in range(100):
+        seen = msgspec.json.decode(await actor.survey(None, True))
+        if seen["metrics"] is False:
+            break
+        await asyncio.sleep(0.05)
+    assert seen["metrics"] is False and model.asked == []
+
+
 VIEWS = {"pool-0": ActorView(name="pool-0")}
 
 
@@ -295,7 +397,10 @@ class Nobody:
 
 
 def test_only_the_cluster_imports_ray() -> None:
-    modules = "worker probe handlers keeper reconcile registry server settings ending vllm tokens versions driver main"
+    folder = Path(handlers.__file__).parent
+    modules = " ".join(
+        path.stem for path in folder.glob("*.py") if path.stem not in ("__init__", "__main__", "cluster")
+    )
     names = ", ".join(f"fleet_executor.{name}" for name in modules.split())
     code = f"import sys, {names}; sys.exit(any(name.split('.')[0] == 'ray' for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

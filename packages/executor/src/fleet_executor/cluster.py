@@ -1,6 +1,7 @@
 """The adapter to Ray: the only file that imports it."""
 
 import asyncio
+import json
 import logging
 import platform
 import socket
@@ -14,13 +15,15 @@ import ray.exceptions
 import ray.util
 import structlog
 from ray._private import services, state
+from ray._raylet import GcsClient
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fleet_executor.config import PREFIX, WorkerConfig, actor_names, code_folders, code_hash, pool_hash, pool_name
+from fleet_executor.config import PREFIX, WorkerConfig, code_folders, code_hash, pool_hash, pool_name
 from fleet_executor.jobs import ActorView, OpenJob
+from fleet_executor.placing import placed
 from fleet_executor.ports import ClusterStats, NodeStats, Used, in_thread
 from fleet_executor.probe import probe
-from fleet_executor.versions import Versions, mismatch
+from fleet_executor.versions import Versions, differ, mismatch, sentence
 from fleet_executor.worker import VLLMAgentJob
 from fleet_wire.errors import Unavailable
 
@@ -48,7 +51,8 @@ class RayCluster:
         self._config = config
         self._code = code_hash()
         self.pool = pool_name(pool_hash(self._code, config))
-        self.actors: Sequence[str] = actor_names(self.pool, pool_size)
+        self._size = pool_size
+        self.actors: Sequence[str] = ()
         self._forget()
 
     async def connect(self) -> None:
@@ -62,11 +66,11 @@ class RayCluster:
     async def check(self) -> None:
         await self._ask(self._check, CALL_SECONDS)
 
-    async def probe(self) -> None:
-        await self._ask(self._probe, None)
+    async def probe(self) -> Mapping[str, str]:
+        return await self._ask(self._probe, None)
 
-    async def make_pool(self) -> None:
-        await self._ask(self._make_pool, None)
+    async def make_pool(self) -> Sequence[str]:
+        return await self._ask(self._make_pool, None)
 
     async def survey(self, drain: Optional[bool]) -> Mapping[str, ActorView]:
         return await self._ask(lambda: self._survey(drain), SURVEY_SECONDS + CALL_SECONDS)
@@ -75,6 +79,9 @@ class RayCluster:
         body = msgspec.json.encode(jobs)
         work: Callable[[], str] = lambda: ray.get(self._handle(actor).accept.remote(body), timeout=CALL_SECONDS)  # noqa: E731
         return await self._ask(work, CALL_SECONDS * 2)
+
+    async def cancel(self, actor: str, keys: Sequence[str]) -> None:
+        await self._ask(lambda: self._cancel(actor, keys), CALL_SECONDS * 2)
 
     async def kill(self, actor: str) -> None:
         await self._ask(lambda: ray.kill(self._handle(actor), no_restart=True), CALL_SECONDS)
@@ -105,11 +112,14 @@ class RayCluster:
         self._handles: dict[str, Any] = {}
         self._asked: dict[str, Any] = {}
         self._silent_since: dict[str, float] = {}
+        self._node_of: dict[str, str] = {}
+        self._refused: set[str] = set()
         self._probed: set[str] = set()
+        self._no_sandbox: dict[str, str] = {}
         self._checked: set[str] = set()
 
     def _drop(self, actor: str) -> None:
-        for table in (self._handles, self._asked, self._silent_since):
+        for table in (self._handles, self._asked, self._silent_since, self._node_of):
             table.pop(actor, None)
         self._checked.discard(actor)
 
@@ -126,6 +136,8 @@ class RayCluster:
         if not self._is_client:
             options.update(configure_logging=False, logging_level=logging.WARNING)
         host, port = self._head
+        if not self._is_client:
+            self._compare_versions(f"{host}:{port}")
         # Never without an address, and never `auto` again: Ray would start a cluster, or wait for a dead one.
         ray.init(self.address if self._is_client else f"{host}:{port}", **options)
         # Once a connection: Ray keeps, and sends, each of them anew.
@@ -147,18 +159,32 @@ class RayCluster:
         if ray.is_initialized():
             ray.nodes()
 
-    def _probe(self) -> None:
+    def _compare_versions(self, head: str) -> None:
+        """Before Ray does: an older client that meets a newer cluster looks for keys that are not there any more, and says
+        nothing but ConnectionError after a while. Through Ray Client the server compares."""
+        told = GcsClient(address=head).internal_kv_get(b"CLUSTER_METADATA", b"cluster", timeout=CALL_SECONDS)
+        if told is None:
+            return
+        said = json.loads(told)
+        theirs = Versions(ray=said["ray_version"], python=said["python_version"])
+        if differ(theirs, self.ours):
+            raise Unavailable(sentence(self.address, theirs, self.ours))
+
+    def _probe(self) -> dict[str, str]:
         nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         new = [node_id for node_id in nodes if node_id not in self._probed]
         refs = {}
         for node_id in new:
             there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-            refs[node_id] = self._probe_task.options(scheduling_strategy=there).remote(self._config.nats_creds)
+            refs[node_id] = self._probe_task.options(scheduling_strategy=there).remote(
+                self._config.nats_creds, self._config.sandbox_python
+            )
         problems = []
         for node_id, ref in refs.items():
             try:
                 answer = ray.get(ref, timeout=START_SECONDS)
             except ray.exceptions.RayError as error:
+                self._refused.add(node_id)
                 problems.append(f"node {nodes[node_id]} cannot run our code: {' '.join(str(error).split())[-400:]}")
                 continue
             if not answer["problems"] and answer["code"] != self._code:
@@ -166,20 +192,25 @@ class RayCluster:
                     "runs another release of fleet_executor than was sent: remove it from its image"
                 )
             problems.extend(f"node {nodes[node_id]} {problem}" for problem in answer["problems"])
-            if not answer["problems"]:
+            if answer["problems"]:
+                self._refused.add(node_id)
+            else:
+                self._refused.discard(node_id)
                 self._probed.add(node_id)
-                log.info("node probed", node=nodes[node_id], **answer["versions"])
+                self._no_sandbox[node_id] = answer["sandbox"]
+                log.info("node probed", node=nodes[node_id], no_sandbox=answer["sandbox"], **answer["versions"])
         self._probed &= set(nodes)
         if problems:
             raise Unavailable("; ".join(problems))
+        without = {node_id: reason for node_id, reason in self._no_sandbox.items() if reason}
+        return {nodes[node_id]: reason for node_id, reason in without.items() if node_id in nodes}
 
-    def _make_pool(self) -> None:
-        named = set(self._named())
-        missing = [name for name in self.actors if name not in named or name not in self._checked]
-        if not missing:
-            return
+    def _make_pool(self) -> list[str]:
+        found = {name: self._node_of.get(name, "") for name in self._named() if self._is_of_pool(name)}
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._refused]
+        places = placed(self.pool, self._size, found, sorted(nodes))
         config = msgspec.json.encode(self._config)
-        for name in missing:
+        for name, node_id in places.make.items():
             self._handles[name] = self._actor_class.options(
                 name=name,
                 namespace=NAMESPACE,
@@ -189,13 +220,30 @@ class RayCluster:
                 max_task_retries=-1,
                 max_concurrency=ACTOR_CALLS,
                 num_cpus=0,
-                scheduling_strategy="SPREAD",
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),  # what is soft, Ray may miss
             ).remote(name, config)
-        codes = ray.get([self._handles[name].code.remote() for name in missing], timeout=START_SECONDS)
-        if set(codes) != {self._code}:
+        unchecked = [name for name in places.names if name not in self._checked]
+        codes = ray.get([self._handle(name).code.remote() for name in unchecked], timeout=START_SECONDS)
+        if any(code != self._code for code in codes):
             raise Unavailable(f"the pool {self.pool} runs other code than its name says")
-        self._checked.update(missing)
-        log.info("pool of VLLMAgentJob", pool=self.pool, actors=len(self.actors), made_or_found=len(missing))
+        self._checked.update(unchecked)
+        if unchecked or places.names != list(self.actors):
+            log.info("pool of VLLMAgentJob", pool=self.pool, actors=len(places.names), made=len(places.make))
+        self.actors = places.names
+        return places.names
+
+    def _is_of_pool(self, actor: str) -> bool:
+        return actor.startswith(f"{self.pool}-")
+
+    def _is_surplus(self, actor: str) -> bool:
+        """Whether it is not to have jobs any more. Before the pool is looked at, all that are of it are needed."""
+        return actor not in self.actors if self.actors else not self._is_of_pool(actor)
+
+    def _cancel(self, actor: str, keys: Sequence[str]) -> None:
+        cancel = getattr(self._handle(actor), "cancel", None)
+        if cancel is None:  # an actor of an earlier release: the end in the registry stands before what it brings
+            return
+        ray.get(cancel.remote(msgspec.json.encode(keys)), timeout=CALL_SECONDS)
 
     def _handle(self, actor: str) -> Any:
         if actor not in self._handles:
@@ -203,11 +251,15 @@ class RayCluster:
         return self._handles[actor]
 
     def _survey(self, drain: Optional[bool]) -> dict[str, ActorView]:
+        measures = next((name for name in self.actors if name not in self._silent_since), None)
         for name in self._named():
             if name not in self._asked:
-                told = None if drain is None else drain and name not in self.actors
+                told = None if drain is None else drain and self._is_surplus(name)
                 try:
-                    self._asked[name] = self._handle(name).survey.remote(told)
+                    handle = self._handle(name)
+                    # Those of earlier releases know no second argument.
+                    asked_now = (told, True) if name == measures else (told,)
+                    self._asked[name] = handle.survey.remote(*asked_now)
                 except ValueError:  # it ended between the list and the look
                     continue
         asked = dict(self._asked)
@@ -222,6 +274,7 @@ class RayCluster:
                     said = msgspec.json.decode(ray.get(ref))
                     views[name] = msgspec.convert({"name": name, **said}, ActorView)
                     self._silent_since.pop(name, None)
+                    self._node_of[name] = views[name].node
                     continue
                 except ray.exceptions.RayActorError as error:
                     log.warning("VLLMAgentJob does not answer", actor=name, reason=str(error).split("\n", 1)[0])
@@ -245,7 +298,11 @@ class RayCluster:
             amounts = {name: _used(total, left, key) for name, key in RESOURCES.items()} if node["Alive"] else {}
             nodes.append(
                 NodeStats(
-                    node_id=node["NodeID"], address=node["NodeManagerAddress"], alive=bool(node["Alive"]), **amounts
+                    node_id=node["NodeID"],
+                    address=node["NodeManagerAddress"],
+                    alive=bool(node["Alive"]),
+                    no_sandbox=self._no_sandbox.get(node["NodeID"], "not probed") if node["Alive"] else "it is dead",
+                    **amounts,
                 )
             )
         total, left = ray.cluster_resources(), ray.available_resources()

@@ -1,6 +1,7 @@
 """What an actor is made of: its settings and the code it runs. Both are in the hash that names its pool."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Literal, Optional
 
@@ -8,12 +9,14 @@ import msgspec
 
 import fleet_executor
 import fleet_wire
+from fleet_executor.sandbox import Sandbox
 
 PREFIX = "VLLMAgentJob"
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of an actor. Seconds are wall-clock; `attempts` counts calls to the model for one job, the first included."""
+    """Settings of an actor. Seconds are wall-clock; `attempts` counts calls to the model for one job, the first included.
+    `sandbox_python` runs what a model wrote; empty takes the worker's own."""
 
     nats_url: str
     nats_creds: Optional[str] = None
@@ -25,8 +28,17 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     idle_seconds: float = 60.0
     total_seconds: float = 600.0
     attempts: int = 4
+    sandbox_python: str = ""
+    sandbox_seconds: float = 10.0
+    sandbox_memory_mb: int = 512
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
+
+    def sandbox(self) -> Sandbox:
+        """What a dry run gets, on the node where this is called."""
+        return Sandbox(
+            python=self.sandbox_python or sys.executable, seconds=self.sandbox_seconds, memory_mb=self.sandbox_memory_mb
+        )
 
 
 def code_folders() -> list[str]:
@@ -55,5 +67,5 @@ def pool_name(digest: str) -> str:
     return f"{PREFIX}-{digest}"
 
 
-def actor_names(pool: str, size: int) -> list[str]:
-    return [f"{pool}-{number}" for number in range(size)]
+def actor_name(pool: str, number: int) -> str:
+    return f"{pool}-{number}"

@@ -13,6 +13,7 @@ import itertools
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -21,9 +22,9 @@ from typing import Any, Optional
 import msgspec
 import structlog
 
-from fleet_executor.config import WorkerConfig, actor_names, code_hash, pool_hash, pool_name
+from fleet_executor.config import WorkerConfig, code_hash, pool_hash, pool_name
 from fleet_executor.jobs import ActorView, OpenJob
-from fleet_executor.ports import Cluster, ClusterLost, ClusterStats
+from fleet_executor.ports import Cluster, ClusterLost, ClusterStats, in_thread
 from fleet_wire import logs
 from fleet_wire.errors import Unavailable
 
@@ -72,21 +73,40 @@ ARGUMENTS: Mapping[str, Any] = {
     "stats": tuple[()],
     "survey": tuple[Optional[bool]],
     "accept": tuple[str, list[OpenJob]],
+    "cancel": tuple[str, list[str]],
     "kill": tuple[str],
 }
 
 
-class Driver:
-    """A Cluster in a child process, which lives from `connect` to `disconnect`."""
+Begun = tuple["subprocess.Popen[bytes]", socket.socket]
 
-    def __init__(self, address: str, config: WorkerConfig, pool_size: int) -> None:
+
+def begin() -> Begun:
+    """Starts a child, which loads Ray and waits for what it is told over the socket. It ends when the socket is closed, and
+    with this process."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "fleet_executor.driver", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the service, which ends the child in order
+        )
+    return child, ours
+
+
+class Driver:
+    """A Cluster in a child process, which lives from `connect` to `disconnect`; the first one may have begun already."""
+
+    def __init__(self, address: str, config: WorkerConfig, pool_size: int, begun: Optional[Begun] = None) -> None:
         self.ray_version = metadata.version("ray")
         self.pool = pool_name(pool_hash(code_hash(), config))
         self._setup = Setup(address=address, config=config, pool_size=pool_size, pool=self.pool)
-        self.actors: Sequence[str] = actor_names(self.pool, pool_size)
+        self.actors: Sequence[str] = ()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
-        self._child: Optional[asyncio.subprocess.Process] = None
+        self._begun = begun
+        self._child: Optional[subprocess.Popen[bytes]] = None
         self._writer: Optional[asyncio.StreamWriter] = None
         self._reading: Optional[asyncio.Task[None]] = None
 
@@ -103,11 +123,10 @@ class Driver:
             writer.close()
         if child is not None:
             try:
-                await asyncio.wait_for(child.wait(), GOODBYE_SECONDS)
+                await in_thread(child.wait, GOODBYE_SECONDS)
             except asyncio.TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    child.kill()
-                await child.wait()
+                child.kill()
+                await in_thread(child.wait)
         if reading is not None:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
@@ -120,17 +139,21 @@ class Driver:
                 raise ClusterLost(str(error)) from error
             raise
 
-    async def probe(self) -> None:
-        await self._ask("probe")
+    async def probe(self) -> Mapping[str, str]:
+        return msgspec.json.decode(await self._ask("probe"), type=dict[str, str])
 
-    async def make_pool(self) -> None:
-        await self._ask("make_pool")
+    async def make_pool(self) -> Sequence[str]:
+        self.actors = msgspec.json.decode(await self._ask("make_pool"), type=list[str])
+        return self.actors
 
     async def survey(self, drain: Optional[bool]) -> Mapping[str, ActorView]:
         return msgspec.json.decode(await self._ask("survey", drain), type=dict[str, ActorView])
 
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
         return msgspec.json.decode(await self._ask("accept", actor, jobs), type=str)
+
+    async def cancel(self, actor: str, keys: Sequence[str]) -> None:
+        await self._ask("cancel", actor, keys)
 
     async def kill(self, actor: str) -> None:
         await self._ask("kill", actor)
@@ -139,17 +162,8 @@ class Driver:
         return msgspec.json.decode(await self._ask("stats"), type=ClusterStats)
 
     async def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "fleet_executor.driver",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C in the terminal is for the service, which ends the child in order
-            )
+        begun, self._begun = self._begun or begin(), None
+        self._child, ours = begun
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES)
         self._reading = asyncio.ensure_future(self._read(reader, self._child))
         self._send(self._setup)
@@ -176,13 +190,13 @@ class Driver:
         assert self._writer is not None
         self._writer.write(msgspec.json.encode(value) + b"\n")
 
-    async def _read(self, reader: asyncio.StreamReader, child: asyncio.subprocess.Process) -> None:
+    async def _read(self, reader: asyncio.StreamReader, child: "subprocess.Popen[bytes]") -> None:
         while line := await _line(reader):
             reply = msgspec.json.decode(line, type=Reply)
             waiting = self._waiting.get(reply.number)
             if waiting is not None and not waiting.done():
                 waiting.set_result(reply)
-        code = await child.wait()
+        code = await in_thread(child.wait)
         if self._child is child:
             self._writer = None
             log.warning("the process that speaks with Ray ended", code=code)
@@ -202,9 +216,12 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """The child: answers calls until the parent is gone."""
-    from fleet_executor.cluster import RayCluster  # here, and so only in the child, Ray is imported
+    from fleet_executor.cluster import RayCluster  # here, and so only in the child, and before it is told anything
 
-    setup = msgspec.json.decode(await _line(reader), type=Setup)
+    first = await _line(reader)
+    if not first:  # the parent found a wrong setting, say
+        return
+    setup = msgspec.json.decode(first, type=Setup)
     logs.configure("ray-executor", setup.config.log_level, setup.config.log_format)
     cluster = RayCluster(setup.address, setup.config, setup.pool_size)
     calls: set[asyncio.Task[None]] = set()

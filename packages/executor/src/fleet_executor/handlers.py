@@ -3,26 +3,28 @@
 import asyncio
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any
+from typing import Optional
 
 import msgspec
 import structlog
 
-from fleet_executor.jobs import EndedJob, JobSpec, Message, OpenJob
+from fleet_executor.calls import ModelCalls
+from fleet_executor.ending import finish
+from fleet_executor.jobs import EndedJob, OpenJob, cancelled_error, failed
 from fleet_executor.reconcile import Placement, give
 from fleet_executor.registry import Registry
-from fleet_wire import ids, tracing
+from fleet_executor.specs import spec_of
+from fleet_wire import clock, ids, tracing
+from fleet_wire.bus import Bus
 from fleet_wire.errors import Invalid, NotFound
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
 MAX_JOBS = 256
-MAX_TOKENS = 16384
 MAX_JOB_BYTES = 400 * 1024
 """A job's record, prompt included; the store takes messages up to a megabyte, the house up to half of one."""
 LONGEST = dt.timedelta(days=7)
-MESSAGE_ROLES = ("system", "user", "assistant")
 
 
 def parse(request: pb.ExecuteDeliberationRequest, now: dt.datetime) -> list[OpenJob]:
@@ -36,7 +38,7 @@ def parse(request: pb.ExecuteDeliberationRequest, now: dt.datetime) -> list[Open
     jobs: dict[str, OpenJob] = {}
     for number, given in enumerate(request.jobs):
         at = f"jobs[{number}]"
-        spec = _spec(at, given)
+        spec = spec_of(at, given)
         if spec.job_id in jobs:
             raise Invalid(f"{at}.job_id repeats {spec.job_id}, which stands before it")
         job = OpenJob(
@@ -50,16 +52,19 @@ def parse(request: pb.ExecuteDeliberationRequest, now: dt.datetime) -> list[Open
         )
         size = len(msgspec.json.encode(job))
         if size > MAX_JOB_BYTES:
-            raise Invalid(f"{at}.messages make a job of {size} bytes, above the limit of {MAX_JOB_BYTES}")
+            what = "messages" if job.spec.dry_run is None else "dry_run"
+            raise Invalid(f"{at}.{what} make a job of {size} bytes, above the limit of {MAX_JOB_BYTES}")
         jobs[spec.job_id] = job
     return list(jobs.values())
 
 
-async def execute(jobs: Sequence[OpenJob], registry: Registry, placement: Placement) -> list[str]:
-    """Records the jobs of a request, gives the new ones to one actor, and answers with the ids of all. Raises AlreadyExists
-    and Unavailable. Once recorded, a job is accepted: what keeps it from its actor now is mended later."""
-    actor = placement.pick(len(jobs))
-    new = await registry.accept([msgspec.structs.replace(job, actor=actor) for job in jobs])
+async def execute(jobs: Sequence[OpenJob], registry: Registry, placement: Placement, calls: ModelCalls) -> list[str]:
+    """Records the jobs of a request, gives the new ones to one actor, and answers with the ids of all. Raises AlreadyExists,
+    Unavailable, and Exhausted where they are more than the model's endpoint takes now. Once recorded, a job is accepted: what
+    keeps it from its actor now is mended later."""
+    async with calls.taken(jobs):
+        actor = placement.pick(len(jobs))
+        new = await registry.accept([msgspec.structs.replace(job, actor=actor) for job in jobs])
     if new:
         await give(placement, actor, new)
     log.info(
@@ -85,11 +90,54 @@ async def deliberation_status(deliberation_id: str, registry: Registry) -> list[
     return sorted(known.values(), key=lambda status: (status.phase, status.agent_id, status.item, status.job_id))
 
 
-async def active_jobs(registry: Registry) -> list[pb.JobStatus]:
-    """Jobs that have not ended, the oldest first."""
+async def cancel(deliberation_id: str, registry: Registry, bus: Bus) -> list[OpenJob]:
+    """Ends the open jobs of the deliberation as cancelled, published as any end, and answers with them. Raises NotFound where
+    none is known, and Unavailable, after which it may be called again.
+
+    Each job is marked first: from then on it ends as cancelled also where this process does not come to the end of it.
+    """
+    ids.check_id("deliberation_id", deliberation_id)
+    entries = await registry.open_jobs(deliberation_id)
+    if not entries and not await registry.ended_jobs(deliberation_id):
+        raise NotFound(f"no job of deliberation {deliberation_id} is known")
+    outcomes = await asyncio.gather(
+        *(_cancel(entry.value.key, registry, bus) for entry in entries), return_exceptions=True
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    cancelled = [job for job in outcomes if isinstance(job, OpenJob)]
+    log.info("Ray Executor cancelled a deliberation", deliberation=deliberation_id, jobs=len(cancelled))
+    return cancelled
+
+
+async def _cancel(key: str, registry: Registry, bus: Bus) -> Optional[OpenJob]:
+    """The job, if it ended as cancelled; None where it had ended."""
+    job = await registry.cancel(key)
+    if job is None:
+        return None
+    try:
+        standing = await finish(registry, bus, failed(job, cancelled_error(), clock.now()))
+    except Invalid as error:  # of the end that stands
+        log.error("job left as it is", job=key, reason=str(error))
+        return None
+    reason = standing.result.error
+    return job if reason is not None and reason.kind == "cancelled" else None
+
+
+async def active_jobs(registry: Registry) -> list[OpenJob]:
+    """Jobs that have not ended, the oldest first. One whose end cannot be read counts as not ended, and is logged."""
     jobs = sorted((entry.value for entry in await registry.open_jobs()), key=lambda job: (job.accepted_at, job.key))
-    ends = await asyncio.gather(*(registry.ended(job.key) for job in jobs))
-    return [open_status(job) for job, end in zip(jobs, ends) if end is None]
+    ends = await asyncio.gather(*(_has_ended(job.key, registry) for job in jobs))
+    return [job for job, has_ended in zip(jobs, ends) if not has_ended]
+
+
+async def _has_ended(key: str, registry: Registry) -> bool:
+    try:
+        return await registry.ended(key) is not None
+    except Invalid as error:
+        log.error("job counted as open", job=key, reason=str(error))
+        return False
 
 
 def open_status(job: OpenJob) -> pb.JobStatus:
@@ -139,36 +187,3 @@ def _deadline(request: pb.ExecuteDeliberationRequest, now: dt.datetime) -> dt.da
     if deadline > now + LONGEST:
         raise Invalid(f"deadline must be within {LONGEST.days} days, not {deadline.isoformat()}")
     return deadline
-
-
-def _spec(at: str, job: pb.Job) -> JobSpec:
-    if not 1 <= job.max_tokens <= MAX_TOKENS:
-        raise Invalid(f"{at}.max_tokens must be 1 to {MAX_TOKENS}, not {job.max_tokens}")
-    if not 0 <= job.temperature <= 2:
-        raise Invalid(f"{at}.temperature must be 0 to 2, not {job.temperature}")
-    if not job.messages:
-        raise Invalid(f"{at}.messages must hold at least one message")
-    return JobSpec(
-        job_id=ids.check_id(f"{at}.job_id", job.job_id),
-        agent_id=ids.check_id(f"{at}.agent_id", job.agent_id),
-        role=_role(f"{at}.role", job.role),
-        phase=ids.check_id(f"{at}.phase", job.phase),
-        item=ids.check_id(f"{at}.item", job.item) if job.item else "",
-        messages=[_message(f"{at}.messages[{number}]", message) for number, message in enumerate(job.messages)],
-        max_tokens=job.max_tokens,
-        temperature=job.temperature,
-        seed=job.seed,
-    )
-
-
-def _role(field: str, value: str) -> Any:
-    return ids.check_role(field, value)
-
-
-def _message(at: str, message: pb.Message) -> Message:
-    if message.role not in MESSAGE_ROLES:
-        raise Invalid(f"{at}.role must be one of {', '.join(MESSAGE_ROLES)}, not {message.role[:80]!r}")
-    if not message.content:
-        raise Invalid(f"{at}.content is empty")
-    role: Any = message.role
-    return Message(role=role, content=message.content)

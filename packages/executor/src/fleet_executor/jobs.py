@@ -7,7 +7,7 @@ end and its publication it is both: that is how a published end is told from one
 import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence, Set
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 import msgspec
 
@@ -21,18 +21,43 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content: str
 
 
+class CheckList(msgspec.Struct, frozen=True, kw_only=True):
+    """What is checked of an answer: `names` of checks, what `requirements` compares with, the rules of `policy` as JSON."""
+
+    names: list[str]
+    requirements: list[str] = []
+    policy: str = ""
+
+
+class CodeTest(msgspec.Struct, frozen=True, kw_only=True):
+    test_id: events.Id
+    code: str
+
+
+class DryRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A program to run against each test; `seconds` is the time for one, 0 takes the setting."""
+
+    program: str
+    tests: list[CodeTest]
+    seconds: float = 0
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of one agent."""
+    """What is asked of one agent: of its model by `messages`, or, with none, what to run. `response_schema` is a JSON Schema
+    as JSON, or empty."""
 
     job_id: events.Id
     agent_id: events.Id
     role: events.Role
     phase: events.Id
     item: events.OptionalId = ""
-    messages: list[Message]
-    max_tokens: int
-    temperature: float
-    seed: int
+    messages: list[Message] = []
+    max_tokens: int = 0
+    temperature: float = 0
+    seed: int = 0
+    response_schema: str = ""
+    checks: Optional[CheckList] = None
+    dry_run: Optional[DryRun] = None
 
 
 class JobClaim(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +79,8 @@ class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
     handed_at: Moment
     attempt: int = 1
     traceparent: str = ""
+    cancelled: bool = False
+    """Whether its cancelling was accepted: then it ends as cancelled, whoever has it, unless it has ended."""
 
     @property
     def key(self) -> str:
@@ -91,25 +118,38 @@ def handed_on(job: OpenJob, actor: str, now: dt.datetime) -> OpenJob:
     return msgspec.structs.replace(job, actor=actor, handed_at=now, attempt=job.attempt + 1)
 
 
-def failed(job: OpenJob, error: events.JobError, now: dt.datetime, timing: Optional[events.Timing] = None) -> EndedJob:
-    """The end of a job without an answer."""
+def failed(
+    job: OpenJob, error: events.JobError, now: dt.datetime, timing: Optional[events.Timing] = None, **spent: Any
+) -> EndedJob:
+    """The end of a job without an answer that could be used. `spent` are further fields of the result: `content` that is
+    kept of it, its `model`, what it used."""
     timing = timing or events.Timing(total_seconds=seconds_since(job.accepted_at, now))
-    return _ended(job, now, status="failed", error=error, timing=timing)
+    text, is_cut = events.cut(spent.pop("content", ""))
+    return _ended(job, now, status="failed", error=error, timing=timing, content=text, content_cut=is_cut, **spent)
 
 
 def completed(  # the parts of an answer, each with its name
-    job: OpenJob, content: str, model: str, usage: events.Usage, timing: events.Timing, now: dt.datetime
+    job: OpenJob, content: str, model: str, usage: events.Usage, timing: events.Timing, now: dt.datetime, **found: Any
 ) -> EndedJob:
-    """The end of a job with an answer, cut where it is above the limit of an event."""
+    """The end of a job with an answer, cut where it is above the limit of an event. `found` are further fields of the
+    result: `checks`, `runs`, `calls`."""
     text, is_cut = events.cut(content)
-    return _ended(
-        job, now, status="completed", content=text, content_cut=is_cut, model=model, usage=usage, timing=timing
-    )
+    outcome = {"content": text, "content_cut": is_cut, "model": model, "usage": usage, "timing": timing}
+    return _ended(job, now, status="completed", **outcome, **found)
 
 
 def deadline_error(deadline: dt.datetime) -> events.JobError:
     moment = deadline.astimezone(dt.timezone.utc).isoformat(timespec="milliseconds")
     return events.JobError(kind="deadline", message=f"not done by the deadline {moment}", retryable=False)
+
+
+def cancelled_error() -> events.JobError:
+    return events.JobError(kind="cancelled", message="the deliberation was cancelled", retryable=False)
+
+
+def calls_model(job: OpenJob) -> bool:
+    """Whether the job asks the model; a dry run does not."""
+    return bool(job.spec.messages)
 
 
 def seconds_since(start: dt.datetime, now: dt.datetime) -> float:
@@ -141,6 +181,12 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool = False
     incarnation: str = ""
     model: str = ""
+    node: str = ""
+    """Ray's id of the node that it runs on."""
+    metrics: Optional[bool] = None
+    """Whether the model server says how many requests wait there; None where it was not asked since the last answer."""
+    waiting: float = 0
+    """How many, where `metrics` is true."""
     silent_seconds: float = 0
     lost_before: Optional[Moment] = None
     """What it was given before this moment, and does not hold, it has lost: it was started anew, or refused it."""
@@ -165,18 +211,22 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
 
     hand_on: list[str] = []
     expire: list[str] = []
+    cancel: list[str] = []
 
 
 def due(jobs: Sequence[OpenJob], actors: Mapping[str, ActorView], now: dt.datetime) -> Due:
-    """Which open jobs are lost, and which are past their deadline. `now` is a moment before the actors were asked."""
+    """Which open jobs are lost, past their deadline, or cancelled and not ended: whoever cancelled them did not come to the
+    end of it. `now` is a moment before the actors were asked."""
     held: Set[str] = frozenset().union(*(actor.held for actor in actors.values() if actor.answers))
-    expire, hand_on = [], []
+    expire, hand_on, cancel = [], [], []
     for job in jobs:
-        if job.deadline + DEADLINE_GRACE <= now:
+        if job.cancelled:
+            cancel.append(job.key)
+        elif job.deadline + DEADLINE_GRACE <= now:
             expire.append(job.key)
         elif job.key not in held and _is_lost(job, actors.get(job.actor), now):
             hand_on.append(job.key)
-    return Due(hand_on=hand_on, expire=expire)
+    return Due(hand_on=hand_on, expire=expire, cancel=cancel)
 
 
 def _is_lost(job: OpenJob, owner: Optional[ActorView], now: dt.datetime) -> bool:
@@ -185,6 +235,6 @@ def _is_lost(job: OpenJob, owner: Optional[ActorView], now: dt.datetime) -> bool
         return job.handed_at < now
     if owner.answers and owner.lost_before is not None and job.handed_at < owner.lost_before:
         return True
-    if now - job.handed_at < GRACE:
-        return False
-    return owner.answers or owner.silent_seconds >= SILENCE.total_seconds()
+    if not owner.answers:
+        return owner.silent_seconds >= SILENCE.total_seconds()
+    return now - job.handed_at >= GRACE

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import msgspec
 import structlog
 
+from fleet_executor.calls import ModelCalls
 from fleet_executor.jobs import SILENCE, ActorView, OpenJob, PoolClaim
 from fleet_executor.ports import Cluster, ClusterLost
 from fleet_executor.reconcile import reconcile
@@ -25,6 +26,8 @@ LONGEST_PAUSE_SECONDS = 15.0
 LOST_SECONDS = 30.0
 """How long checks may go without an answer before the cluster is let go: a busy machine answers late. Ray itself would end
 its process after a minute."""
+DROP_SECONDS = 3.0
+"""How long an actor may take to hear that jobs have ended."""
 LEFT_OUT = dt.timedelta(seconds=30)
 """How long an actor that did not take jobs gets none."""
 
@@ -36,7 +39,13 @@ class Keeper:
     code), `pool` and `registry`. While the probe is missing no new work is taken, and what was taken is seen to its end."""
 
     def __init__(
-        self, cluster: Cluster, registry: Registry, bus: Bus, readiness: Readiness, now: Callable[[], dt.datetime]
+        self,
+        cluster: Cluster,
+        registry: Registry,
+        bus: Bus,
+        readiness: Readiness,
+        now: Callable[[], dt.datetime],
+        calls: ModelCalls,
     ) -> None:
         self._cluster = cluster
         self._registry = registry
@@ -51,7 +60,10 @@ class Keeper:
         self._started_at = now()
         self._claimed = False
         self._ours = False
+        self._no_sandbox: Optional[Mapping[str, str]] = None
         self._unmade = "the pool is not made yet"
+        self._made = asyncio.Event()
+        self.calls = calls
 
     def pick(self, jobs: int) -> str:
         """The actor with the least to do, which then counts as having so many jobs more; raises Unavailable while none can
@@ -75,10 +87,33 @@ class Keeper:
             self._lost_before[actor] = self._now()
         return refusal
 
+    async def drop(self, jobs: Sequence[OpenJob]) -> None:
+        """Has the actors that hold these ended jobs stop working on them. One that cannot be told now is told by a later
+        round."""
+        holders: dict[str, set[str]] = {}
+        for job in jobs:
+            holding = {view.name for view in self._views.values() if job.key in view.held}
+            for name in holding | ({job.actor} if job.actor else set()):
+                holders.setdefault(name, set()).add(job.key)
+        await asyncio.gather(*(self._tell(name, sorted(keys)) for name, keys in holders.items()))
+
+    async def _tell(self, actor: str, keys: Sequence[str]) -> None:
+        try:
+            await asyncio.wait_for(self._cluster.cancel(actor, keys), DROP_SECONDS)
+        except (Unavailable, asyncio.TimeoutError) as error:
+            log.warning("actor not told of ended jobs yet", actor=actor, reason=str(error) or "no answer in time")
+
     @property
     def model(self) -> str:
         """The model that the actors name; empty until one has asked for it."""
         return next((view.model for view in self._views.values() if view.model), "")
+
+    @property
+    def no_sandbox(self) -> str:
+        """Why not every node can make a sandbox; empty where all can."""
+        if self._no_sandbox is None:
+            return "no node has been probed yet"
+        return "; ".join(f"node {address}: {reason}" for address, reason in sorted(self._no_sandbox.items()))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then lets go of the cluster, whose actors go on."""
@@ -100,7 +135,7 @@ class Keeper:
         while True:
             try:
                 await self._cluster.connect()
-                await self._first(self._watch(), self._prepare(), self._work())
+                await self._first(self._watch(), self._probe(), self._provide(), self._work())
             except Unavailable as error:
                 if self._views:
                     pause = FIRST_PAUSE_SECONDS
@@ -139,27 +174,31 @@ class Keeper:
                 if clock() - missed_since >= LOST_SECONDS:
                     raise
 
-    async def _prepare(self) -> None:
-        """Probes nodes that are new and makes what is missing of the pool. Apart from `_work`, since both can take minutes."""
+    async def _probe(self) -> None:
+        """Probes nodes that are new. Apart from `_provide`, so that a start waits for the longer of the two and not for both,
+        and from `_work`, since both can take minutes."""
         while True:
             try:
-                await self._cluster.probe()
+                self._no_sandbox = await self._cluster.probe()
                 self._readiness.report("probe", None)
             except Unavailable as error:
                 self._readiness.report("probe", str(error))
-            else:
-                await self._make_pool()
             await asyncio.sleep(TICK_SECONDS)
 
-    async def _make_pool(self) -> None:
-        if self._claimed and not self._ours:
-            return
-        if self._unmade or any(name not in self._views for name in self._cluster.actors):
-            try:
-                await self._cluster.make_pool()
-                self._unmade = ""
-            except Unavailable as error:
-                self._unmade = str(error)
+    async def _provide(self) -> None:
+        """Makes what the pool lacks. Once it was made, what fails here leaves the actors that are there at work."""
+        while True:
+            if not self._claimed or self._ours:
+                try:
+                    before = list(self._cluster.actors)
+                    if list(await self._cluster.make_pool()) != before or self._unmade:
+                        self._unmade = ""
+                        self._made.set()
+                except Unavailable as error:
+                    if self._unmade:
+                        self._unmade = str(error)
+                    log.warning("the pool lacks actors", reason=str(error))
+            await asyncio.sleep(TICK_SECONDS)
 
     async def _work(self) -> None:
         while True:
@@ -170,7 +209,11 @@ class Keeper:
                 self._readiness.report("pool", str(error))
             except (Unavailable, Invalid) as error:
                 self._readiness.report("registry", str(error))
-            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await asyncio.wait_for(self._made.wait(), TICK_SECONDS)  # a new pool is news
+                self._made.clear()
+            except asyncio.TimeoutError:
+                continue
 
     async def _step(self) -> None:
         current = await self._claim()
@@ -181,8 +224,31 @@ class Keeper:
         self._given.subtract(counted)
         self._readiness.report("pool", self._missing_of_pool(current))
         self._readiness.report("ray", None)
+        for view in views.values():
+            if view.metrics:
+                self.calls.measured(view.waiting)
+            elif view.metrics is False:
+                self.calls.unmeasured()
         if self._ours:
-            await reconcile(self._registry, self._bus, views, self, now)
+            mark = self.calls.mark()
+            jobs = await reconcile(self._registry, self._bus, views, self, now)
+            self.calls.learn(jobs, mark)
+            await self._drop_ended(views, jobs)
+
+    async def _drop_ended(self, views: Mapping[str, ActorView], jobs: Sequence[OpenJob]) -> None:
+        """Actors may hold what has ended: it was cancelled, or ended for one that was silent. Those that were cancelled while
+        nobody could tell their actor are found here."""
+        is_open = {job.key for job in jobs if not job.cancelled}
+        for name, view in views.items():
+            ended = [key for key in sorted(view.held - is_open) if await self._has_ended(key)]
+            if ended:
+                await self._tell(name, ended)
+
+    async def _has_ended(self, key: str) -> bool:
+        try:
+            return await self._registry.ended(key) is not None
+        except Invalid:
+            return False
 
     async def _claim(self) -> Optional[PoolClaim]:
         """Whose the new jobs are. Claimed once, when the pool is there: whoever claims them after that is a later release."""

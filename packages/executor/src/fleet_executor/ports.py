@@ -31,6 +31,8 @@ class NodeStats(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     address: str
     alive: bool
+    no_sandbox: str
+    """Why it can make no sandbox; empty where it can."""
     cpus: Optional[Used] = None
     gpus: Optional[Used] = None
     memory_bytes: Optional[Used] = None
@@ -51,7 +53,7 @@ class Cluster(Protocol):
     pool: str
     """Name of the pool that this release makes."""
     actors: Sequence[str]
-    """Its actors' names."""
+    """Its actors' names, as of the last `make_pool`."""
 
     async def connect(self) -> None:
         """Connects to a cluster that runs already; never starts one."""
@@ -62,19 +64,25 @@ class Cluster(Protocol):
     async def check(self) -> None:
         """Whether the cluster still answers. Raises ClusterLost where it never will on this connection."""
 
-    async def probe(self) -> None:
-        """Proves on every node not seen before that our code runs there."""
+    async def probe(self) -> Mapping[str, str]:
+        """Proves on every node not seen before that our code runs there. Answers with why a node can make no sandbox, by the
+        address of each that cannot, which is no reason to raise."""
 
-    async def make_pool(self) -> None:
-        """Makes the actors of the pool that do not exist, and waits until they run our code. The first call of a
-        connection also looks at those that exist."""
+    async def make_pool(self) -> Sequence[str]:
+        """Makes the actors that the pool lacks, for its size and for nodes that have none, and waits until they run our
+        code. The first call of a connection also looks at those that exist. Answers with the names of all; others of the
+        pool are surplus."""
 
     async def survey(self, drain: Optional[bool]) -> Mapping[str, ActorView]:
         """Asks every actor of every pool what it holds. With `drain` True those of other pools are told to take no more
-        jobs, and those of this one to take them; with None they are only asked."""
+        jobs, and those of this one to take them; with None they are only asked. One of this pool also measures the model
+        server, and says so in the next survey."""
 
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
         """Gives jobs to an actor; answers with its reason where it does not take them, else with nothing."""
+
+    async def cancel(self, actor: str, keys: Sequence[str]) -> None:
+        """Has an actor stop what it does for these jobs, by key; those it does not hold are no error."""
 
     async def kill(self, actor: str) -> None:
         """Ends an actor for good."""

@@ -8,8 +8,9 @@ from typing import Optional, Protocol
 import structlog
 
 from fleet_executor.ending import finish
-from fleet_executor.jobs import ActorView, OpenJob, deadline_error, due, failed, handed_on
+from fleet_executor.jobs import ActorView, OpenJob, cancelled_error, deadline_error, due, failed, handed_on
 from fleet_executor.registry import Registry
+from fleet_wire import events
 from fleet_wire.bus import Bus
 from fleet_wire.errors import Conflict, Invalid, Unavailable
 from fleet_wire.kv import Entry
@@ -29,17 +30,21 @@ class Placement(Protocol):
 
 async def reconcile(
     registry: Registry, bus: Bus, views: Mapping[str, ActorView], placement: Placement, now: dt.datetime
-) -> None:
-    """One round; `now` is a moment before the actors were asked. Raises Unavailable while the registry or the bus is away,
-    when what was handed on till then is given to its actors; the next round begins anew. A job whose record cannot be read
-    is logged and left as it is."""
+) -> list[OpenJob]:
+    """One round; `now` is a moment before the actors were asked. Answers with the jobs that were open when it began.
+
+    Raises Unavailable while the registry or the bus is away, when what was handed on till then is given to its actors; the
+    next round begins anew. A job whose record cannot be read is logged and left as it is.
+    """
     entries = {entry.value.key: entry for entry in await registry.open_jobs()}
     todo = due([entry.value for entry in entries.values()], views, now)
     given: dict[str, list[OpenJob]] = {}
     away: Optional[Unavailable] = None
-    for key in (*todo.expire, *todo.hand_on):
+    errors = {key: deadline_error(entries[key].value.deadline) for key in todo.expire}
+    errors.update((key, cancelled_error()) for key in todo.cancel)
+    for key in (*errors, *todo.hand_on):
         try:
-            moved = await _settle(registry, bus, entries[key], placement, now, expired=key in todo.expire)
+            moved = await _settle(registry, bus, entries[key], placement, now, errors.get(key))
         except Invalid as error:
             log.error("job left as it is", job=key, reason=str(error))
         except Unavailable as error:
@@ -52,16 +57,23 @@ async def reconcile(
         await give(placement, actor, jobs)
     if away is not None:
         raise away
+    return [entry.value for entry in entries.values()]
 
 
 async def _settle(
-    registry: Registry, bus: Bus, entry: Entry[OpenJob], placement: Placement, now: dt.datetime, expired: bool
+    registry: Registry,
+    bus: Bus,
+    entry: Entry[OpenJob],
+    placement: Placement,
+    now: dt.datetime,
+    reason: Optional[events.JobError],
 ) -> Optional[OpenJob]:
-    """Ends or hands on one job; answers with it where an actor has to get it. Raises Unavailable and Invalid."""
+    """Ends one job with the reason, or hands it on where there is none; answers with it where an actor has to get it. Raises
+    Unavailable and Invalid."""
     job = entry.value
     ended = await registry.ended(job.key)
-    if ended is None and expired:
-        ended = failed(job, deadline_error(job.deadline), now)
+    if ended is None and reason is not None:
+        ended = failed(job, reason, now)
     if ended is not None:
         result = (await finish(registry, bus, ended)).result
         log.warning("job ended for its actor", job_id=result.job_id, status=result.status, actor=job.actor)

@@ -8,6 +8,8 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Optional
 
+import msgspec
+
 from fleet_executor.jobs import EndedJob, JobClaim, OpenJob, PoolClaim, content_hash
 from fleet_wire import topology
 from fleet_wire.bus import Bus
@@ -54,6 +56,14 @@ class Registry:
         """Writes who has the job now; raises Conflict where somebody else has written, or the job is closed."""
         await self._open.update(f"open.{entry.value.key}", job, entry.revision)
 
+    async def cancel(self, key: str) -> Optional[OpenJob]:
+        """Marks an open job as cancelled, so that it ends so whatever happens to the caller; None where it is closed."""
+
+        def step(job: Optional[OpenJob]) -> Optional[OpenJob]:
+            return msgspec.structs.replace(job, cancelled=True) if job else None
+
+        return await change(self._open, f"open.{key}", step)
+
     async def end(self, ended: EndedJob) -> EndedJob:
         """Records the end of a job and answers with the end that stands, which is the first one."""
         key = f"ended.{ended.key}"
@@ -70,6 +80,10 @@ class Registry:
         """How the job `{deliberation_id}.{job_id}` ended, if it did."""
         entry = await self._ended.get(f"ended.{key}")
         return entry.value if entry else None
+
+    async def knows(self, key: str) -> bool:
+        """Whether the job was accepted, be it open or ended."""
+        return await self._open.get(f"open.{key}") is not None or await self._ended.get(f"ended.{key}") is not None
 
     async def is_open(self, key: str) -> bool:
         """Whether the end of the job still has to be published."""

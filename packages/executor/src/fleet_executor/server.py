@@ -8,9 +8,12 @@ from importlib import metadata
 from typing import Any, Optional
 
 from fleet_executor import handlers
+from fleet_executor.jobs import calls_model
 from fleet_executor.keeper import Keeper
 from fleet_executor.ports import Cluster, NodeStats, Used
 from fleet_executor.registry import Registry
+from fleet_wire import clock
+from fleet_wire.bus import Bus
 from fleet_wire.errors import Unavailable
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2 as pb
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2_grpc as pb_grpc
@@ -23,13 +26,15 @@ STATUS_SECONDS = 3
 
 @dataclasses.dataclass
 class Parts:
-    """What the service is made of. Registry and keeper are there once NATS is; GetStatus answers before."""
+    """What the service is made of. Bus, registry and keeper are there once NATS is; GetStatus answers before."""
 
     readiness: Readiness
     cluster: Cluster
     model: str
+    model_limit: int
     ray_version: str
     started_at: dt.datetime
+    bus: Optional[Bus] = None
     registry: Optional[Registry] = None
     keeper: Optional[Keeper] = None
 
@@ -45,19 +50,28 @@ class Servicer(pb_grpc.RayExecutorServiceServicer):
         self._parts = parts
 
     async def ExecuteDeliberation(self, request: Any, context: Any) -> pb.ExecuteDeliberationResponse:
-        jobs = handlers.parse(request, _now())  # what is wrong with the request is said also while not ready
+        jobs = handlers.parse(request, clock.now())  # what is wrong with the request is said also while not ready
         self._parts.readiness.require()
         keeper = self._parts.keeper
         assert keeper is not None
-        accepted = await handlers.execute(jobs, self._parts.known(), keeper)
+        accepted = await handlers.execute(jobs, self._parts.known(), keeper, keeper.calls)
         return pb.ExecuteDeliberationResponse(accepted_job_ids=accepted)
+
+    async def CancelDeliberation(self, request: Any, context: Any) -> pb.CancelDeliberationResponse:
+        registry, bus, keeper = self._parts.known(), self._parts.bus, self._parts.keeper
+        assert bus is not None and keeper is not None
+        cancelled = await handlers.cancel(request.deliberation_id, registry, bus)
+        await keeper.drop(cancelled)
+        return pb.CancelDeliberationResponse(cancelled_job_ids=[job.spec.job_id for job in cancelled])
 
     async def GetDeliberationStatus(self, request: Any, context: Any) -> pb.GetDeliberationStatusResponse:
         jobs = await handlers.deliberation_status(request.deliberation_id, self._parts.known())
         return pb.GetDeliberationStatusResponse(deliberation_id=request.deliberation_id, jobs=jobs)
 
     async def GetActiveJobs(self, request: Any, context: Any) -> pb.GetActiveJobsResponse:
-        return pb.GetActiveJobsResponse(jobs=await handlers.active_jobs(self._parts.known()))
+        return pb.GetActiveJobsResponse(
+            jobs=[handlers.open_status(job) for job in await handlers.active_jobs(self._parts.known())]
+        )
 
     async def GetClusterStats(self, request: Any, context: Any) -> pb.GetClusterStatsResponse:
         cluster = self._parts.cluster
@@ -85,10 +99,14 @@ class Servicer(pb_grpc.RayExecutorServiceServicer):
             model=parts.model or (parts.keeper.model if parts.keeper else ""),
         )
         status.started_at.FromDatetime(parts.started_at)
+        status.sandbox_reason = parts.keeper.no_sandbox if parts.keeper else "no node has been probed yet"
+        status.sandbox = not status.sandbox_reason
+        status.model_limit = parts.keeper.calls.limit if parts.keeper else parts.model_limit
         if parts.registry is not None:
             try:
                 jobs = await asyncio.wait_for(handlers.active_jobs(parts.registry), STATUS_SECONDS)
                 status.active_jobs = len(jobs)
+                status.model_calls = sum(map(calls_model, jobs))
             except (Unavailable, asyncio.TimeoutError) as error:
                 status.ready = False
                 status.reason = status.reason or f"registry: {error or 'no answer in time'}"
@@ -100,13 +118,15 @@ def _amount(used: Used) -> pb.Amount:
 
 
 def _node(node: NodeStats) -> pb.Node:
-    found = pb.Node(node_id=node.node_id, address=node.address, alive=node.alive)
+    found = pb.Node(
+        node_id=node.node_id,
+        address=node.address,
+        alive=node.alive,
+        sandbox=not node.no_sandbox,
+        sandbox_reason=node.no_sandbox,
+    )
     for name in ("cpus", "gpus", "memory_bytes"):
         used = getattr(node, name)
         if used is not None:
             getattr(found, name).CopyFrom(_amount(used))
     return found
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.timezone.utc)

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from fleet_executor.config import WorkerConfig
+from fleet_executor.placing import MOST
 from fleet_wire.settings import CommonSettings
 
 
@@ -21,7 +22,10 @@ class ExecutorSettings(CommonSettings):
     vllm_url: str = "http://127.0.0.1:8000"
     vllm_model: str = ""
     """Empty takes the first model the server names."""
-    pool_size: int = Field(default=2, ge=1, le=256)
+    pool_size: int = Field(default=2, ge=1, le=MOST)
+    """Actors at least: every node of the cluster has one, up to 256 in all."""
+    model_calls_limit: int = Field(default=256, ge=1, le=65536)
+    """Calls to the model's endpoint that are open at once, at most; fewer while its /metrics shows requests that wait."""
     actor_concurrency: int = Field(default=64, ge=1, le=4096)
     """Calls to the model that one actor has open at once."""
     model_connect_timeout_seconds: float = Field(default=5, gt=0)
@@ -29,6 +33,12 @@ class ExecutorSettings(CommonSettings):
     model_idle_timeout_seconds: float = Field(default=60, gt=0)
     model_total_timeout_seconds: float = Field(default=600, gt=0)
     model_attempts: int = Field(default=4, ge=1, le=20)
+    sandbox_python: str = ""
+    """The interpreter, 3.9 or newer, that runs what a model wrote, by the path that it has on every node; empty takes the
+    worker's own."""
+    sandbox_seconds: float = Field(default=10, gt=0, le=60)
+    """For one test, and the most that it may use of the processor."""
+    sandbox_memory_mb: int = Field(default=512, ge=64, le=65536)
 
     @field_validator("ray_address")
     @classmethod
@@ -38,6 +48,13 @@ class ExecutorSettings(CommonSettings):
         if value == "auto" or (host and "/" not in host and port.isdigit() and 0 < int(port) < 65536):
             return value
         raise ValueError("must be auto, host:port or ray://host:port")
+
+    @field_validator("sandbox_python")
+    @classmethod
+    def _a_path(cls, value: str) -> str:
+        if value and not value.startswith("/"):
+            raise ValueError("must be an absolute path")
+        return value
 
     @field_validator("vllm_url")
     @classmethod
@@ -63,6 +80,9 @@ class ExecutorSettings(CommonSettings):
             idle_seconds=self.model_idle_timeout_seconds,
             total_seconds=self.model_total_timeout_seconds,
             attempts=self.model_attempts,
+            sandbox_python=self.sandbox_python,
+            sandbox_seconds=self.sandbox_seconds,
+            sandbox_memory_mb=self.sandbox_memory_mb,
             log_level=self.log_level,
             log_format=self.log_format,
         )

@@ -25,6 +25,11 @@ def mismatch(text: str, address: str, ours: Versions) -> Optional[str]:
     return sentence(address, Versions(ray=found["ray"], python=found["python"]), ours)
 
 
+def differ(theirs: Versions, ours: Versions) -> bool:
+    """Whether Ray will refuse us for more than the last number of Python's version, of which it says so itself."""
+    return theirs.ray != ours.ray or _minor(theirs.python) != _minor(ours.python)
+
+
 def sentence(address: str, theirs: Versions, ours: Versions) -> str:
     """The whole Python version is named where only its last number differs, which Ray refuses as well."""
     same_minor = _minor(theirs.python) == _minor(ours.python)

@@ -51,14 +51,21 @@ class ModelError(Exception):
         return JobError(kind=self.kind, message=self.message[:1000], retryable=self.retryable)
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """`first_token_seconds` counts from the call, retries included."""
 
     text: str
     model: str
     usage: Usage
     first_token_seconds: float
+
+
+@dataclasses.dataclass
+class Spent:
+    """What was used so far, also where no answer comes of it: requests sent to the model, and the tokens it reported."""
+
+    calls: int = 0
+    usage: Usage = dataclasses.field(default_factory=Usage)
 
 
 class _Delta(msgspec.Struct):
@@ -103,15 +110,16 @@ class ModelClient:
         self.model = config.vllm_model
         """Empty until the server was asked."""
 
-    async def complete(self, spec: JobSpec, on_text: Callable[[str], None]) -> Answer:
-        """The model's answer; `on_text` gets it piece by piece. Raises ModelError."""
+    async def complete(self, spec: JobSpec, on_text: Callable[[str], None], spent: Optional[Spent] = None) -> Answer:
+        """The model's answer; `on_text` gets it piece by piece. Raises ModelError. What it uses is added to `spent`."""
         started = _now()
+        spent = spent or Spent()
         attempt = 0
         while True:
             attempt += 1
             stream = _Stream(on_text)
             try:
-                await self._run(spec, stream)
+                await self._run(spec, stream, spent)
                 text = _whole(stream.text)
                 if not text.strip():
                     raise ModelError("empty", "the model answered with no text", retryable=False)
@@ -123,14 +131,20 @@ class ModelClient:
                 log.info("model is asked again", job_id=spec.job_id, kind=error.kind, reason=error.message)
                 await self._sleep(min(pause, LONGEST_PAUSE_SECONDS))
 
-    async def _run(self, spec: JobSpec, stream: "_Stream") -> None:
+    async def named(self) -> str:
+        """The model's name, asked of the server where the settings do not say. Raises ModelError."""
+        return await self._model()
+
+    async def _run(self, spec: JobSpec, stream: "_Stream", spent: Spent) -> None:
         try:
-            await asyncio.wait_for(self._stream(spec, stream), self._config.total_seconds)
+            await asyncio.wait_for(self._stream(spec, stream, spent), self._config.total_seconds)
         except asyncio.TimeoutError as error:
             raise self._late(f"an answer within {self._config.total_seconds:g} s") from error
+        finally:
+            spent.usage = spent.usage + stream.usage
 
-    async def _stream(self, spec: JobSpec, stream: "_Stream") -> None:
-        body = {
+    async def _stream(self, spec: JobSpec, stream: "_Stream", spent: Spent) -> None:
+        body: dict[str, Any] = {
             "model": await self._model(),
             "messages": msgspec.to_builtins(spec.messages),
             "max_tokens": spec.max_tokens,
@@ -139,6 +153,10 @@ class ModelClient:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if spec.response_schema:
+            form = {"name": "answer", "schema": json.loads(spec.response_schema), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        spent.calls += 1
         begun = _now()
         response = await self._call("POST", "/v1/chat/completions", self._config.first_token_seconds, json=body)
         try:

@@ -9,27 +9,33 @@ import asyncio
 import datetime as dt
 import os
 import secrets
+import sys
 from collections.abc import Awaitable, Callable
-from typing import Optional, TypeVar
+from typing import Any, Optional, TypeVar
 
 import aiohttp
 import msgspec
 import structlog
 
+from fleet_executor.checks import checked
 from fleet_executor.config import WorkerConfig, code_hash
+from fleet_executor.dryrun import dry_run
 from fleet_executor.ending import finish
 from fleet_executor.jobs import (
     EndedJob,
     OpenJob,
+    cancelled_error,
     completed,
     deadline_error,
     failed,
     seconds_since,
 )
+from fleet_executor.measuring import measure
 from fleet_executor.registry import Registry
+from fleet_executor.structured import BadAnswer, ask
 from fleet_executor.tokens import TokenStream
-from fleet_executor.vllm import Answer, ModelClient, ModelError
-from fleet_wire import events, logs, tracing
+from fleet_executor.vllm import ModelClient, ModelError, Spent
+from fleet_wire import clock, events, logs, tracing
 from fleet_wire.bus import Bus, connect
 from fleet_wire.errors import FleetError, Unavailable
 
@@ -54,6 +60,10 @@ class VLLMAgentJob:
         self._log = structlog.get_logger("VLLMAgentJob").bind(actor=name)
         self._incarnation = secrets.token_hex(4)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._answering: dict[str, asyncio.Future[EndedJob]] = {}
+        self._cancelled: set[str] = set()
+        self._looking: Optional[asyncio.Task[None]] = None
+        self._measured: tuple[Optional[bool], float] = (None, 0)
         self._draining = False
         self._starting: Optional[asyncio.Task[None]] = None
         self._bus: Optional[Bus] = None
@@ -75,17 +85,35 @@ class VLLMAgentJob:
                 task.add_done_callback(self._done(job.key))
         return ""
 
-    async def survey(self, drain: Optional[bool]) -> bytes:
-        """What it holds, as JSON. `drain` says whether it takes no more jobs from now on; None leaves that as it is."""
+    async def cancel(self, keys: bytes) -> None:
+        """Stops what it does for these jobs (a list of keys as JSON), the call to the model included. They end as cancelled,
+        unless they have ended; what it does not hold is no error."""
+        for key in msgspec.json.decode(keys, type=list[str]):
+            if key in self._tasks:
+                self._cancelled.add(key)
+            if key in self._answering:
+                self._answering[key].cancel()
+
+    async def survey(self, drain: Optional[bool], measure: bool = False) -> bytes:
+        """What it holds, as JSON. `drain` says whether it takes no more jobs from now on; None leaves that as it is.
+
+        After it has answered it connects, asks for the model's name and, with `measure`, for the requests that wait there,
+        which the next survey says, once."""
         if drain is not None and drain != self._draining:
             self._draining = drain
             self._log.info("VLLMAgentJob drains" if drain else "VLLMAgentJob takes jobs", held=len(self._tasks))
+        (metrics, waiting), self._measured = self._measured, (None, 0)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look(measure))
         return msgspec.json.encode(
             {
                 "held": sorted(self._tasks),
                 "draining": self._draining,
                 "incarnation": self._incarnation,
                 "model": self._client.model if self._bus is not None else self._config.vllm_model,
+                "node": node_id(),
+                "metrics": metrics,
+                "waiting": waiting,
                 "pid": os.getpid(),
             }
         )
@@ -98,11 +126,24 @@ class VLLMAgentJob:
         """Ends its connections, and what it holds without an end. For tests: on Ray the process ends."""
         for task in list(self._tasks.values()):
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        looking = [task for task in (self._looking, self._starting) if task is not None]
+        for task in looking:
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), *looking, return_exceptions=True)
         if self._bus is not None:
             self._watch.cancel()
             await self._session.close()
             await self._bus.close()
+
+    async def _look(self, measure_too: bool) -> None:
+        """What a survey starts. Nobody waits for it; what fails is tried again after the next one."""
+        try:
+            await self._started()
+            if measure_too:
+                self._measured = await measure(self._session, self._config.vllm_url)
+            await self._client.named()
+        except (FleetError, ModelError) as error:
+            self._log.debug("VLLMAgentJob does not know the model yet", reason=str(error))
 
     async def _started(self) -> None:
         """Connects at the first job, and again at the next one where that failed."""
@@ -122,6 +163,7 @@ class VLLMAgentJob:
         self._client = ModelClient(self._session, self._config)
         self._registry = Registry.on(bus)
         self._slots = asyncio.Semaphore(self._config.concurrency)
+        self._cores = asyncio.Semaphore(len(os.sched_getaffinity(0)))
         self._watch = asyncio.ensure_future(self._exit_when_closed(bus))
         self._bus = bus
 
@@ -134,6 +176,7 @@ class VLLMAgentJob:
     def _done(self, key: str) -> "Callable[[asyncio.Task[None]], None]":
         def done(task: "asyncio.Task[None]") -> None:
             self._tasks.pop(key, None)
+            self._cancelled.discard(key)
             if not task.cancelled() and task.exception() is not None:
                 self._log.error("VLLMAgentJob left a job to its next owner", job=key, exc_info=task.exception())
 
@@ -166,28 +209,55 @@ class VLLMAgentJob:
 
     async def _ended(self, job: OpenJob, tokens: TokenStream) -> EndedJob:
         """The end of the job, whatever happens to it."""
-        left = (job.deadline - _now()).total_seconds()
-        timer = _Timer(job)
+        left = (job.deadline - clock.now()).total_seconds()
+        timer, spent = _Timer(job), Spent()
         try:
+            if job.key in self._cancelled:
+                return failed(job, cancelled_error(), clock.now())
             if left <= 0:
-                return failed(job, deadline_error(job.deadline), _now())
-            answer = await asyncio.wait_for(self._answer(job, tokens, timer), left)
+                return failed(job, deadline_error(job.deadline), clock.now())
+            answering = self._answering[job.key] = asyncio.ensure_future(self._answer(job, tokens, timer, spent))
+            return await asyncio.wait_for(answering, left)
+        except asyncio.CancelledError:
+            if job.key not in self._cancelled:
+                raise  # the actor ends, and the job with it, without an end
+            self._log.info("VLLMAgentJob stopped a cancelled job", job_id=job.spec.job_id)
+            return failed(job, cancelled_error(), clock.now(), timer.timing(), **_used(spent))
         except asyncio.TimeoutError:
-            return failed(job, deadline_error(job.deadline), _now(), timer.timing())
+            return failed(job, deadline_error(job.deadline), clock.now(), timer.timing(), **_used(spent))
         except ModelError as error:
             self._log.warning("VLLMAgentJob got no answer", job_id=job.spec.job_id, kind=error.kind, reason=str(error))
-            return failed(job, error.job_error(), _now(), timer.timing())
+            return failed(job, error.job_error(), clock.now(), timer.timing(), **_used(spent))
+        except BadAnswer as error:
+            self._log.warning(
+                "VLLMAgentJob got no answer of the form asked for", job_id=job.spec.job_id, reason=str(error)
+            )
+            kept, timing = error.answer, timer.timing(error.answer.first_token_seconds)
+            return failed(
+                job, error.job_error(), clock.now(), timing, content=kept.text, model=kept.model, **_used(spent)
+            )
         except Exception as error:  # noqa: BLE001 (a job that meets a defect must end as failed, not hang for ever)
             self._log.exception("VLLMAgentJob failed", job_id=job.spec.job_id)
             reason = events.JobError(kind="internal", message=f"{type(error).__name__}: {error}"[:1000], retryable=True)
-            return failed(job, reason, _now(), timer.timing())
-        timing = timer.timing(answer.first_token_seconds)
-        return completed(job, answer.text, answer.model, answer.usage, timing, _now())
+            return failed(job, reason, clock.now(), timer.timing(), **_used(spent))
+        finally:
+            self._answering.pop(job.key, None)
 
-    async def _answer(self, job: OpenJob, tokens: TokenStream, timer: "_Timer") -> Answer:
+    async def _answer(self, job: OpenJob, tokens: TokenStream, timer: "_Timer", spent: Spent) -> EndedJob:
+        """The end of a job that comes to its own: by the model's answer, or by what a dry run found."""
+        spec = job.spec
+        if spec.dry_run is not None:
+            timer.called()
+            runs = await dry_run(spec.dry_run, self._config.sandbox(), self._cores)
+            return completed(job, "", "", events.Usage(), timer.timing(), clock.now(), runs=runs)
         async with self._slots:
             timer.called()
-            return await self._client.complete(job.spec, tokens.add)
+            answer = await ask(self._client, spec, tokens.add, spent)
+        checks = await checked(answer.text, spec.checks, self._cores)
+        timing = timer.timing(answer.first_token_seconds)
+        return completed(
+            job, answer.text, answer.model, spent.usage, timing, clock.now(), checks=checks, calls=spent.calls
+        )
 
     async def _persist(self, step: "Callable[[], Awaitable[T]]") -> T:
         """Repeats a step for as long as NATS is away: the end of a job is not lost to an outage."""
@@ -201,6 +271,10 @@ class VLLMAgentJob:
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
+def _used(spent: Spent) -> dict[str, Any]:
+    return {"usage": spent.usage, "calls": spent.calls}
+
+
 class _Timer:
     """Where the seconds of a job went."""
 
@@ -209,15 +283,17 @@ class _Timer:
         self._called_at: Optional[dt.datetime] = None
 
     def called(self) -> None:
-        self._called_at = _now()
+        self._called_at = clock.now()
 
     def timing(self, first_token_seconds: Optional[float] = None) -> events.Timing:
-        total = seconds_since(self._accepted_at, _now())
+        total = seconds_since(self._accepted_at, clock.now())
         queued = total if self._called_at is None else seconds_since(self._accepted_at, self._called_at)
         return events.Timing(
             queued_seconds=queued, first_token_seconds=first_token_seconds, total_seconds=max(total, queued)
         )
 
 
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.timezone.utc)
+def node_id() -> str:
+    """Ray's id of the node, from the command line of the process that Ray starts for an actor; empty elsewhere."""
+    prefix = "--node-id="
+    return next((word[len(prefix) :] for word in sys.argv if word.startswith(prefix)), "")

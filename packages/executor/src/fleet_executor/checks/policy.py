@@ -1,0 +1,94 @@
+"""The rules of a council: required parts, forbidden patterns, secrets, size."""
+
+import functools
+import re
+from typing import Annotated
+
+import msgspec
+
+from fleet_executor.checks import apart
+from fleet_wire.errors import Invalid
+from fleet_wire.events import Check
+
+MAX_RULES = 100
+MAX_PATTERN = 1000
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`pattern` is a regular expression of Python's `re`, searched for anywhere; ^ and $ match at every line."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
+    pattern: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PATTERN)]
+
+
+Rules = Annotated[list[Rule], msgspec.Meta(max_length=MAX_RULES)]
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bytes are those of the answer in UTF-8; `max_bytes` 0 sets no limit."""
+
+    required: Rules = []
+    forbidden: Rules = []
+    secrets: bool = False
+    min_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+SECRETS = {
+    "a private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----",
+    "an AWS access key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})\b",
+    "a GitLab token": r"\bglpat-[A-Za-z0-9_-]{20,}",
+    "a Slack token": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
+    "a Google API key": r"\bAIza[0-9A-Za-z_-]{35}\b",
+    "a JSON web token": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    "a password in an address": r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,100}:[^\s/:@]{3,100}@",
+}
+"""Forms that such keys have by their makers' word; a secret of another form is not seen."""
+
+
+@functools.lru_cache(maxsize=64)
+def parsed(text: str) -> Policy:
+    """The rules that the JSON says; raises Invalid with the place of the first thing that is wrong."""
+    try:
+        policy = msgspec.json.decode(text, type=Policy)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Invalid(f"is no policy: {error}") from error
+    for rule in (*policy.required, *policy.forbidden):
+        try:
+            re.compile(rule.pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise Invalid(f"has a pattern that is none, {rule.name}: {error}") from error
+    return policy
+
+
+def has_patterns(text: str) -> bool:
+    return bool(text) and any((parsed(text).required, parsed(text).forbidden, parsed(text).secrets))
+
+
+def check(content: str, text: str) -> Check:
+    """The share of rules that hold; it passes where all do."""
+    if not text:
+        return Check(name="policy", status="not_run", detail="the council has no policy")
+    policy = parsed(text)
+    size = len(content.encode("utf-8", "replace"))
+    holds: list[tuple[str, bool]] = []
+    if policy.min_bytes:
+        holds.append((f"{size} of at least {policy.min_bytes} bytes", size >= policy.min_bytes))
+    if policy.max_bytes:
+        holds.append((f"{size} of at most {policy.max_bytes} bytes", size <= policy.max_bytes))
+    wanted = [(f"lacks {rule.name}", rule.pattern, True) for rule in policy.required]
+    wanted += [(f"holds {rule.name}", rule.pattern, False) for rule in policy.forbidden]
+    wanted += [(f"holds {name}", pattern, False) for name, pattern in SECRETS.items() if policy.secrets]
+    if wanted:
+        try:
+            found = apart.search(content, [pattern for _, pattern, _ in wanted])
+        except apart.NotRead as error:
+            return Check(name="policy", status="not_run", detail=str(error))
+        holds += [(name, is_there == there) for (name, _, there), is_there in zip(wanted, found)]
+    if not holds:
+        return Check(name="policy", status="not_run", detail="the policy has no rule")
+    broken = [name for name, kept in holds if not kept]
+    detail = "; ".join(broken)[:500] or f"{len(holds)} rules hold"
+    score = 1 - len(broken) / len(holds)
+    return Check(name="policy", status="failed" if broken else "passed", score=score, detail=detail)

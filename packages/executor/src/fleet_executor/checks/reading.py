@@ -1,0 +1,67 @@
+"""Reads what a model wrote, in a process that can be ended. It is run as a script, by `apart`.
+
+What comes and goes are JSON objects: `{"blocks": [[language, text]…], "patterns": [pattern…], "text": …}` and
+`{"blocks": [reason…], "found": [bool…]}`, where the reason is empty for a block that parses, and null where no parser is here.
+It imports no module of this package, and what it needs only when it does, so that it starts at once.
+"""
+
+import json
+import sys
+from typing import Optional
+
+SECONDS = 5
+MEMORY_BYTES = 1024 * 1024 * 1024
+
+
+def main() -> None:
+    import re
+    import resource
+
+    for limit, value in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CPU, SECONDS)):
+        resource.setrlimit(limit, (value, value))
+    asked = json.load(sys.stdin.buffer)
+    text = asked.get("text", "")
+    found = [re.search(pattern, text, re.MULTILINE) is not None for pattern in asked.get("patterns", ())]
+    json.dump({"blocks": [broken(*block) for block in asked.get("blocks", ())], "found": found}, sys.stdout)
+
+
+def broken(language: str, text: str) -> Optional[str]:
+    """What is wrong with a block, in a line; empty where it parses, None where its language has no parser here."""
+    try:
+        if language == "python":
+            import ast
+
+            ast.parse(text)
+        elif language == "json":
+            json.loads(text)
+        elif language == "yaml":
+            import yaml
+
+            # The parser in C is left alone: nested brackets crash it.
+            for _ in yaml.load_all(text, Loader=yaml.SafeLoader):
+                pass
+        else:
+            _toml(text)
+    except ImportError:
+        return None
+    except RecursionError:
+        return "nested too deeply"
+    except MemoryError:
+        return "too large or nested too deeply"
+    except Exception as error:  # noqa: BLE001 (a parser may raise anything; whatever it is, the block does not parse)
+        at = getattr(error, "lineno", None)
+        said = getattr(error, "msg", None) or str(error) or type(error).__name__
+        return f"{' '.join(str(said).split())[:150]}{f' (line {at})' if at else ''}"
+    return ""
+
+
+def _toml(text: str) -> None:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    tomllib.loads(text)
+
+
+if __name__ == "__main__":
+    main()
