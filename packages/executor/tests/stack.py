@@ -102,7 +102,6 @@ class Process:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
 
-
     def kill_all(self) -> None:
         """SIGKILL to it and everything that descends from it, whatever its group: as when a machine goes."""
         for pid in _descendants(self.pid):

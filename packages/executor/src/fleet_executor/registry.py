@@ -135,13 +135,11 @@ class Registry:
     async def _record(self, job: OpenJob) -> bool:
         """Whether it was not known. A free id says little: its claim may have been taken back for another request of the
         same content, whose jobs run or have ended."""
-        if await self.ended(job.key) is not None:
-            return False
         try:
             await self._open.create(f"open.{job.key}", job)
         except Conflict:
             return False
-        if await self.ended(job.key) is not None:
-            await self.close(job.key)  # it ended, and was closed, between the two looks
-            return False
-        return True
+        if await self.ended(job.key) is None:
+            return True
+        await self.close(job.key)  # where a crash leaves it open, the next round finds its end and closes it
+        return False

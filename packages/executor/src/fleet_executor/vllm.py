@@ -94,6 +94,9 @@ class _Chunk(msgspec.Struct):
     error: Any = None
 
 
+_CHUNK = msgspec.json.Decoder(_Chunk)
+
+
 class ModelClient:
     """Asks one server. `session` comes with `TCPConnector(force_close=True)`: llama.cpp's server ends a connection after a
     stream without saying so."""
@@ -162,23 +165,21 @@ class ModelClient:
         try:
             await self._check(response)
             parser = SseParser()
-            while not stream.done:
-                if stream.events == 0:
-                    limit, missing = self._config.first_token_seconds - (_now() - begun), "a first token"
-                else:
-                    limit, missing = self._config.idle_seconds, "another token"
-                try:
-                    chunk = await asyncio.wait_for(response.content.readany(), max(limit, 0.001))
-                except asyncio.TimeoutError as error:
-                    if stream.finished:  # the answer is whole; only the good-bye is missing
-                        return
-                    raise self._late(f"{missing} in time") from error
-                except (aiohttp.ClientError, OSError) as error:
+            watch = _Watch(response, self._config.first_token_seconds - (_now() - begun))
+            try:
+                while not stream.done and (chunk := await response.content.readany()):
+                    for data in _fed(parser, chunk):
+                        stream.take(data)
+                    if stream.events:
+                        watch.wait(self._config.idle_seconds)
+            except (aiohttp.ClientError, OSError) as error:
+                if not watch.late:
                     raise self._broken(stream, error) from error
-                if not chunk:
-                    break
-                for data in _fed(parser, chunk):
-                    stream.take(data)
+                if not stream.finished:  # else the answer is whole, and only the good-bye is missing
+                    raise self._late(f"{'another' if stream.events else 'a first'} token in time") from error
+                return
+            finally:
+                watch.end()
             if not stream.done and not stream.finished:
                 if stream.events == 0:
                     raise ModelError("malformed", "the model's answer is no stream of events", retryable=False)
@@ -246,6 +247,32 @@ class ModelClient:
         return ModelError("unreachable", f"the answer broke off after {stream.size} characters{reason}", True)
 
 
+class _Watch:
+    """Ends a response that has fallen silent. One timer for the whole answer: a time-out of its own for each read costs more
+    than the read."""
+
+    def __init__(self, response: aiohttp.ClientResponse, seconds: float) -> None:
+        self.late = False
+        self._response = response
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + seconds
+        self._timer = self._loop.call_at(self._until, self._look)
+
+    def wait(self, seconds: float) -> None:
+        """From now on for so long."""
+        self._until = self._loop.time() + seconds
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._loop.time() < self._until:
+            self._timer = self._loop.call_at(self._until, self._look)
+        else:
+            self.late = True
+            self._response.close()  # whoever reads gets an error
+
+
 class _Stream:
     """What has come of an answer so far."""
 
@@ -271,8 +298,7 @@ class _Stream:
             self.done = True
             return
         try:
-            # The standard library's reader, since a model may write half of a surrogate pair, which msgspec refuses.
-            chunk = msgspec.convert(json.loads(data), _Chunk)
+            chunk = _read(data)
         except (ValueError, msgspec.ValidationError, RecursionError) as error:
             raise ModelError("malformed", f"an event of the answer cannot be read: {error}", False) from error
         if chunk.error is not None:
@@ -295,6 +321,14 @@ class _Stream:
                     raise ModelError("malformed", f"the answer is above {MAX_ANSWER_CHARS} characters", False)
                 self._pieces.append(text)
                 self._on_text(text)
+
+
+def _read(data: str) -> _Chunk:
+    try:
+        return _CHUNK.decode(data)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        # The standard library reads what msgspec refuses: a model may write half of a surrogate pair.
+        return msgspec.convert(json.loads(data), _Chunk)
 
 
 def _fed(parser: SseParser, chunk: bytes) -> list[str]:
