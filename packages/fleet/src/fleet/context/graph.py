@@ -60,48 +60,37 @@ _CLOSE_WITHOUT_STORY = """
 MERGE (a:Arrival {event: $event}) SET a.fingerprint = $fingerprint, a.version = 0
 RETURN a.version AS version"""
 _SET_STORY = "MERGE (s:Story {story_id: $story_id}) SET s += $values"
-_LINK_PLAN = """
+_SET_PLAN = """
 MERGE (s:Story {story_id: $story_id})
 MERGE (p:Plan {plan_id: $plan_id}) ON CREATE SET p.story_id = $story_id
+SET p += $values
 MERGE (s)-[:HAS_PLAN]->(p)
+FOREACH (task IN $tasks |
+  MERGE (t:Task {key: task.key}) SET t += task.values
+  MERGE (p)-[:HAS_TASK]->(t))
+FOREACH (edge IN $edges |
+  MERGE (a:Task {key: edge.task})
+  MERGE (b:Task {key: edge.other})
+  MERGE (a)-[:DEPENDS_ON]->(b))
 RETURN p.story_id AS story_id"""
-_SET_PLAN = "MERGE (p:Plan {plan_id: $plan_id}) SET p += $values"
-_SET_TASKS = """
-UNWIND $tasks AS task
-MERGE (p:Plan {plan_id: $plan_id})
-MERGE (t:Task {key: task.key}) SET t += task.values
-MERGE (p)-[:HAS_TASK]->(t)"""
-_LINK_TASKS = """
-UNWIND $edges AS edge
-MERGE (a:Task {key: edge.task})
-MERGE (b:Task {key: edge.other})
-MERGE (a)-[:DEPENDS_ON]->(b)"""
 _SET_DECISION = """
 MERGE (d:Deliberation {deliberation_id: $deliberation_id}) SET d += $deliberation
 MERGE (c:Decision {decision_id: $decision_id}) SET c += $decision
-MERGE (d)-[:DECIDED]->(c)"""
-_SET_PROPOSALS = """
-UNWIND $proposals AS proposal
-MERGE (d:Deliberation {deliberation_id: $deliberation_id})
-MERGE (p:Proposal {key: proposal.key}) SET p += proposal.values
-MERGE (d)-[:HAS_PROPOSAL]->(p)"""
-_CHOOSE = """
-MERGE (c:Decision {decision_id: $decision_id})
-MERGE (p:Proposal {key: $winner})
-MERGE (c)-[:CHOSE]->(p)"""
-_DISSENT = """
-UNWIND $dissent AS entry
-MERGE (c:Decision {decision_id: $decision_id})
-MERGE (p:Proposal {key: entry.key})
-MERGE (p)-[r:DISSENTS_FROM]->(c) SET r.content = entry.content, r.argument = entry.argument"""
-_BASE = """
-UNWIND $based_on AS id
-MERGE (c:Decision {decision_id: $decision_id})
-MERGE (b:Decision {decision_id: id})
-MERGE (c)-[:BASED_ON]->(b)"""
+MERGE (d)-[:DECIDED]->(c)
+FOREACH (proposal IN $proposals |
+  MERGE (p:Proposal {key: proposal.key}) SET p += proposal.values
+  MERGE (d)-[:HAS_PROPOSAL]->(p))
+MERGE (w:Proposal {key: $winner})
+MERGE (c)-[:CHOSE]->(w)
+FOREACH (entry IN $dissent |
+  MERGE (o:Proposal {key: entry.key})
+  MERGE (o)-[r:DISSENTS_FROM]->(c) SET r.content = entry.content, r.argument = entry.argument)
+FOREACH (id IN $based_on |
+  MERGE (b:Decision {decision_id: id})
+  MERGE (c)-[:BASED_ON]->(b))"""
 _LINK_DELIBERATION = """
-MERGE (t:Task {key: $key})
 MERGE (d:Deliberation {deliberation_id: $deliberation_id})
+MERGE (t:Task {key: $key})
 MERGE (t)-[:DELIBERATED_IN]->(d)"""
 
 
@@ -183,22 +172,28 @@ async def _fill_text(
         await rows(tx, _SET_STORY, story_id=story_id, values=values)
 
 
-async def _link_plan(tx: neo4j.AsyncManagedTransaction, story_id: str, plan_id: str) -> None:
-    [plan] = await rows(tx, _LINK_PLAN, story_id=story_id, plan_id=plan_id)
+async def _set_plan(
+    tx: neo4j.AsyncManagedTransaction,
+    story_id: str,
+    plan_id: str,
+    values: Mapping[str, Any],
+    tasks: list[dict[str, Any]],
+    edges: list[dict[str, str]],
+) -> None:
+    names = {"story_id": story_id, "plan_id": plan_id}
+    [plan] = await rows(tx, _SET_PLAN, **names, values=values, tasks=tasks, edges=edges)
     if plan["story_id"] != story_id:
         raise Invalid(f"story_id: plan {plan_id} belongs to story {plan['story_id']}, not to {story_id}")
 
 
 async def _fill_plan(tx: neo4j.AsyncManagedTransaction, event: events.PlanApproved, story: Mapping[str, Any]) -> None:
     plan = event.plan_id
-    await _link_plan(tx, event.story_id, plan)
     await _fill_text(tx, story, event.story_id, event.plan_version, plan, msgspec.to_builtins(event.story))
     values = {
         "plan_version": event.plan_version,
         "approved_by": event.approved_by,
         "approved_at": stamp(event.approved_at),
     }
-    await rows(tx, _SET_PLAN, plan_id=plan, values=values)
     tasks = [
         {
             "key": domain.task_key(plan, task.task_id),
@@ -221,9 +216,7 @@ async def _fill_plan(tx: neo4j.AsyncManagedTransaction, event: events.PlanApprov
         for task in tasks_of(event)
         for other in task.depends_on
     ]
-    await rows(tx, _SET_TASKS, plan_id=plan, tasks=tasks)
-    if edges:
-        await rows(tx, _LINK_TASKS, edges=edges)
+    await _set_plan(tx, event.story_id, plan, values, tasks, edges)
 
 
 async def _fill_decision(tx: neo4j.AsyncManagedTransaction, event: events.DeliberationCompleted) -> None:
@@ -254,7 +247,6 @@ async def _fill_decision(tx: neo4j.AsyncManagedTransaction, event: events.Delibe
         "margin": event.margin,
         "decided_at": stamp(event.decided_at),
     }
-    await rows(tx, _SET_DECISION, **names, deliberation=deliberation, decision=decision)
     proposals = [
         {
             "key": domain.proposal_key(event.deliberation_id, entry.agent_id),
@@ -270,9 +262,6 @@ async def _fill_decision(tx: neo4j.AsyncManagedTransaction, event: events.Delibe
         }
         for entry in event.ranking
     ]
-    await rows(tx, _SET_PROPOSALS, deliberation_id=event.deliberation_id, proposals=proposals)
-    winner = domain.proposal_key(event.deliberation_id, event.winner)
-    await rows(tx, _CHOOSE, decision_id=event.decision_id, winner=winner)
     dissent = [
         {
             "key": domain.proposal_key(event.deliberation_id, entry.agent_id),
@@ -281,15 +270,21 @@ async def _fill_decision(tx: neo4j.AsyncManagedTransaction, event: events.Delibe
         }
         for entry in event.dissent
     ]
-    if dissent:
-        await rows(tx, _DISSENT, decision_id=event.decision_id, dissent=dissent)
-    if event.based_on:
-        await rows(tx, _BASE, decision_id=event.decision_id, based_on=event.based_on)
+    await rows(
+        tx,
+        _SET_DECISION,
+        **names,
+        deliberation=deliberation,
+        decision=decision,
+        proposals=proposals,
+        winner=domain.proposal_key(event.deliberation_id, event.winner),
+        dissent=dissent,
+        based_on=event.based_on,
+    )
     if event.plan_id:
-        await _link_plan(tx, event.story_id, event.plan_id)
         key = domain.task_key(event.plan_id, event.task_id)
         task = {"key": key, "values": {"plan_id": event.plan_id, "task_id": event.task_id}}
-        await rows(tx, _SET_TASKS, plan_id=event.plan_id, tasks=[task])
+        await _set_plan(tx, event.story_id, event.plan_id, {}, [task], [])
         await rows(tx, _LINK_DELIBERATION, key=key, deliberation_id=event.deliberation_id)
 
 
