@@ -138,10 +138,14 @@ def _message(kind: type[events.Event]) -> dict[str, Any]:
 
 
 def _tidy(value: Any) -> Any:
-    """The alternatives of a union in one order, which Python releases give in several."""
+    """In one form what Python releases give in several: the order of a union's alternatives, the white space of docstrings."""
     if isinstance(value, dict):
         return {
-            key: sorted(map(_tidy, inner), key=json.dumps) if key == "anyOf" else _tidy(inner)
+            key: sorted(map(_tidy, inner), key=json.dumps)
+            if key == "anyOf"
+            else " ".join(inner.split())
+            if key == "description" and isinstance(inner, str)
+            else _tidy(inner)
             for key, inner in value.items()
         }
     return [_tidy(inner) for inner in value] if isinstance(value, list) else value
