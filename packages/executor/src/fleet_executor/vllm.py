@@ -62,7 +62,8 @@ class Answer(msgspec.Struct, frozen=True):
 
 @dataclasses.dataclass
 class Spent:
-    """What was used so far, also where no answer comes of it: requests sent to the model, and the tokens it reported."""
+    """What was used so far, also where no answer comes of it: calls that the model answered, and the tokens it reported. A
+    call that fails before its first event, and is repeated for that, is not counted: so a job uses no more than was reserved."""
 
     calls: int = 0
     usage: Usage = dataclasses.field(default_factory=Usage)
@@ -144,6 +145,7 @@ class ModelClient:
         except asyncio.TimeoutError as error:
             raise self._late(f"an answer within {self._config.total_seconds:g} s") from error
         finally:
+            spent.calls += stream.answered
             spent.usage = spent.usage + stream.usage
 
     async def _stream(self, spec: JobSpec, stream: "_Stream", spent: Spent) -> None:
@@ -159,7 +161,6 @@ class ModelClient:
         if spec.response_schema:
             form = {"name": "answer", "schema": json.loads(spec.response_schema), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
-        spent.calls += 1
         begun = _now()
         response = await self._call("POST", "/v1/chat/completions", self._config.first_token_seconds, json=body)
         try:
@@ -290,6 +291,10 @@ class _Stream:
     @property
     def text(self) -> str:
         return "".join(self._pieces)
+
+    @property
+    def answered(self) -> bool:
+        return self.events > 0
 
     def take(self, data: str) -> None:
         """One event's data."""

@@ -191,7 +191,7 @@ class TestRun(Part, frozen=True, kw_only=True):
 
 class AgentResult(Event, frozen=True, kw_only=True):
     """How one job ended. `checks` are what the worker checked of the answer, `runs` what a `dry_run` job found (it has no
-    content of its own), `calls` how often the model was asked."""
+    content of its own), `calls` how often the model answered."""
 
     TYPE: ClassVar[str] = "agent.results"
     job_id: Id
