@@ -94,14 +94,18 @@ async def test_an_approval_counts_once(fleet: Fleet, decided_plan: DecidedPlan) 
     await until(completed)
 
 
-async def test_an_ad_hoc_deliberation_reaches_the_graph(fleet: Fleet) -> None:
-    request = orchestrator_pb2.DeliberateRequest(role="ARCHITECT", description="How should a retry back off?")
+async def test_an_ad_hoc_deliberation_is_judged_by_a_third_seat_and_reaches_the_graph(fleet: Fleet) -> None:
+    request = orchestrator_pb2.DeliberateRequest(
+        role="ARCHITECT", description="How should a retry back off?", protocol="tournament", numbers={"agents": 2}
+    )
     started = await fleet.orchestrator.Deliberate(request)
 
     async def ended() -> bool:
         return bool((await fleet.state(started.deliberation_id)).state == "completed")
 
-    await until(ended, 120)
+    await until(ended, 240)
+    jobs = (await fleet.state(started.deliberation_id)).jobs
+    assert [job.agent_id for job in jobs if job.phase == "judge"] == ["agent-ARCHITECT-003"] * 2
     answer = await until(lambda: fleet.explain(f"dec-{started.deliberation_id}"))
     assert answer.decision.role == "ARCHITECT"
     assert answer.decision.story_id == ""
