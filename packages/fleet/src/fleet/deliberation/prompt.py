@@ -54,18 +54,8 @@ _JUDGE = (
     'sentences on what decides, then `winner`: "first", "second", or "tie" where neither is better.'
 )
 
-VERDICT_SCHEMA = msgspec.json.encode(
-    {
-        "type": "object",
-        "properties": {
-            "reason": {"type": "string"},
-            "winner": {"type": "string", "enum": ["first", "second", "tie"]},
-        },
-        "required": ["reason", "winner"],
-        "additionalProperties": False,
-    }
-).decode()
-"""The form of a verdict: the reason first, so that the model has written it before it chooses."""
+MAX_REASON = 600
+"""Characters of a verdict's reason at most."""
 
 # Control characters but for tab and line feed, and unpaired surrogates: the categories Cc and Cs.
 _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -124,13 +114,27 @@ def render(
         shared=fenced(blocks),
         lens=f"{LENSES[task.role]} {_PROPOSE}",
         instructions={"tests": tests, "critique": _CRITIQUE, "revise": _REVISE, "judge": _JUDGE},
-        verdict_schema=VERDICT_SCHEMA,
+        verdict_schema=_verdict_schema(max_tokens),
         max_tokens=max_tokens,
         temperature=temperature,
         sandbox=sandbox,
         policy=policy,
     )
     return msgspec.structs.replace(prompt, hash=hashlib.sha256(msgspec.json.encode(prompt)).hexdigest())
+
+
+def _verdict_schema(max_tokens: int) -> str:
+    """The form of a verdict: the reason first, so that the model has written it before it chooses, and so short that the
+    choice still fits (a token has two characters and more)."""
+    reason = {"type": "string", "maxLength": max(1, min(MAX_REASON, 2 * max_tokens - 64))}
+    winner = {"type": "string", "enum": ["first", "second", "tie"]}
+    form = {
+        "type": "object",
+        "properties": {"reason": reason, "winner": winner},
+        "required": ["reason", "winner"],
+        "additionalProperties": False,
+    }
+    return msgspec.json.encode(form).decode()
 
 
 def harmless(text: str) -> str:
