@@ -86,6 +86,10 @@ async def test_core_publish_reaches_the_stream_too(bus: Bus) -> None:
     chunk = events.TokenChunk(deliberation_id="d", agent_id="a", job_id="j", attempt=1, seq=0, text="x")
     await bus.publish_core(chunk)
     await bus.client.flush()
+    for _ in range(50):
+        if await count(bus, "VLLM_STREAMING"):
+            break
+        await asyncio.sleep(0.1)  # the server has it now, and stores it when it comes to it
     stored = await bus.js.get_last_msg("VLLM_STREAMING", "vllm.streaming.d.a")
     assert events.decode("vllm.streaming.d.a", stored.data or b"") == chunk
 
