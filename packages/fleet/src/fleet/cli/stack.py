@@ -30,7 +30,10 @@ class StackView:
 
 @contextlib.asynccontextmanager
 async def this_stack(say: Callable[[str], None]) -> AsyncIterator[StackView]:
-    """Gives a stack whose parts are all ready. Raises PartFailed, Precondition, Invalid or Unavailable."""
+    """Gives a stack whose parts are all ready, but for the dashboard where it starts one: that comes after them.
+
+    Raises PartFailed, Precondition, Invalid or Unavailable.
+    """
     home = homes.find()
     if home.is_running():
         say(f"using the stack that runs in {home.path}")
@@ -50,7 +53,8 @@ async def this_stack(say: Callable[[str], None]) -> AsyncIterator[StackView]:
             told.add((change.name, change.detail))
             say(f"{change.name} is not ready yet: {change.detail}")
 
-    async with running_stack(home, report=report, say=say) as stack:
+    # The dashboard shows what has happened also where it comes up in the middle; what all wait for is the first token.
+    async with running_stack(home, last=("monitoring",), report=report, say=say) as stack:
         yield StackView(addresses_of(stack.env), stack.log_path, stack.until_ended)
 
 

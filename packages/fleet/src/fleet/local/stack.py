@@ -38,6 +38,7 @@ class Stack:
         self._failure: PartFailed | None = None
         self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._last: frozenset[str] = frozenset()
         mark = {processes.MARK: stack_id}
         self.parts = {
             part.name: RunningPart(part, home.log(part.name), mark, guard, self._changed) for part in layout.parts
@@ -58,8 +59,10 @@ class Stack:
         """Where a part's output goes."""
         return self.home.log(name)
 
-    async def start(self) -> None:
-        """Starts all parts, each as soon as what it needs is ready, and returns when all are. Raises PartFailed."""
+    async def start(self, last: Collection[str] = ()) -> None:
+        """Starts all parts, each as soon as what it needs is ready, and returns when all are, but for those named in `last`,
+        which start when all others are ready, and are not waited for. Raises PartFailed."""
+        self._last = frozenset(last)
         self.write_record()
         self._tasks = [asyncio.create_task(self._live(part), name=part.name) for part in self.parts.values()]
         waits = [asyncio.create_task(self._all_ready()), asyncio.create_task(self._ended.wait())]
@@ -112,10 +115,13 @@ class Stack:
 
     async def _all_ready(self) -> bool:
         for running in self.parts.values():
-            await running.ready.wait()
+            if running.name not in self._last:
+                await running.ready.wait()
         return True
 
     async def _live(self, running: RunningPart) -> None:
+        if running.name in self._last:
+            await self._all_ready()
         for name in running.part.after:
             await self.parts[name].ready.wait()
         try:
@@ -138,6 +144,7 @@ async def running_stack(
     free_ports: bool | None = None,
     env: Mapping[str, str] | None = None,
     only: Collection[str] | None = None,
+    last: Collection[str] = (),
     report: Callable[[Change], None] = lambda change: None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> AsyncIterator[Stack]:
@@ -145,7 +152,7 @@ async def running_stack(
 
     `free_ports` True takes free ports, False the contract's (raising Precondition where one is taken), None the contract's
     where they are free. `env` comes before the process's environment. `only` names the parts to start, where not all are
-    wanted. SIGTERM and SIGHUP end the block like Ctrl-C.
+    wanted, `last` those that start last and are not waited for. SIGTERM and SIGHUP end the block like Ctrl-C.
 
     Raises Precondition where a stack runs in the folder already, Invalid for bad settings, PartFailed for a part that does
     not start.
@@ -167,7 +174,7 @@ async def running_stack(
             stack = Stack(place, layout, stack_id, temporary, guard, report)
             with _ended_by_signals():
                 try:
-                    await stack.start()
+                    await stack.start(last)
                     yield stack
                 finally:
                     await stack.stop()
