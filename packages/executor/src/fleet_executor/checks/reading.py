@@ -1,7 +1,8 @@
 """Reads what a model wrote, in a process that can be ended. It is run as a script, by `apart`.
 
-What comes and goes are JSON objects: `{"blocks": [[language, text]…], "patterns": [pattern…], "text": …}` and
-`{"blocks": [reason…], "found": [bool…]}`, where the reason is empty for a block that parses, and null where no parser is here.
+What comes and goes are JSON objects: `{"blocks": [[language, text]…]}` and `{"blocks": [reason…]}`, where the reason is empty for
+a block that parses, and null where no parser is here. With the argument `stay` it reads one a line, `{"text": …, "patterns":
+[pattern…]}`, answers with `{"found": [bool…]}`, and ends with its standard input, or when a search takes too long.
 It imports no module of this package, and what it needs only when it does, so that it starts at once.
 """
 
@@ -14,15 +15,27 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 
 
 def main() -> None:
-    import re
     import resource
 
-    for limit, value in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CPU, SECONDS)):
-        resource.setrlimit(limit, (value, value))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    if sys.argv[1:] == ["stay"]:
+        stay()
+        return
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     asked = json.load(sys.stdin.buffer)
-    text = asked.get("text", "")
-    found = [re.search(pattern, text, re.MULTILINE) is not None for pattern in asked.get("patterns", ())]
-    json.dump({"blocks": [broken(*block) for block in asked.get("blocks", ())], "found": found}, sys.stdout)
+    json.dump({"blocks": [broken(*block) for block in asked["blocks"]]}, sys.stdout)
+
+
+def stay() -> None:
+    import re
+    import signal
+
+    for line in sys.stdin.buffer:
+        signal.alarm(SECONDS)  # ends the process, also in the middle of a search
+        asked = json.loads(line)
+        found = [re.search(pattern, asked["text"], re.MULTILINE) is not None for pattern in asked["patterns"]]
+        print(json.dumps({"found": found}), flush=True)
+        signal.alarm(0)
 
 
 def broken(language: str, text: str) -> Optional[str]:
