@@ -23,16 +23,16 @@ ENDED = ("orchestration.deliberation.completed", "orchestration.deliberation.fai
 ONE_TASK = """
 story: {title: Slugs, brief: A blog needs readable addresses.}
 tasks:
-  - {task_id: slug, title: Make slugs, role: DEV, protocol: vote, description: Write a Python function that turns a title into a slug.,
-     requirements: [lower case letters and digits only]}
+  - {task_id: slug, title: Make slugs, role: DEV, protocol: vote,
+     description: Write a Python function that turns a title into a slug., requirements: [lower case letters and digits only]}
 """
 TWO_TASKS = """
 story: {title: Slugs, brief: A blog needs readable addresses.}
 tasks:
-  - {task_id: slug, title: Make slugs, role: DEV, protocol: vote, description: Write a Python function that turns a title into a slug.,
-     requirements: [lower case letters and digits only]}
-  - {task_id: check, title: Test the slugs, role: QA, protocol: vote, description: List test cases for the slug function.,
-     requirements: [an empty title], depends_on: [slug]}
+  - {task_id: slug, title: Make slugs, role: DEV, protocol: vote,
+     description: Write a Python function that turns a title into a slug., requirements: [lower case letters and digits only]}
+  - {task_id: check, title: Test the slugs, role: QA, protocol: vote,
+     description: List test cases for the slug function., requirements: [an empty title], depends_on: [slug]}
 """
 
 
