@@ -181,7 +181,7 @@ async def submit(
                 story_id=story.story.story_id,
                 roles=plan.roles,
                 tasks=tasks,
-                budget=budget_message(plan.budget),
+                budget=budget_message(plan.budget, planning_pb2.Budget),
             ),
             timeout=RPC_SECONDS,
         ),

@@ -1,4 +1,4 @@
-"""The tasks and budgets of a plan, between the events' types and planning's messages: the one place that lists their fields.
+"""Tasks and budgets, between the events' types and the messages of planning and orchestrator: the one list of their fields.
 
 Values are carried over as they are; what they must keep is checked by whoever takes them in: `check_how`, `check_numbers`,
 `check_budget` and `check_entry_point` are the same for a plan's file, for planning and for the command line.
@@ -7,10 +7,12 @@ Values are carried over as they are; what they must keep is checked by whoever t
 import math
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 from fleet.deliberation import protocols
 from fleet_wire.errors import Invalid
 from fleet_wire.events import Budget, PlanTask
+from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2 as orchestrator_pb
 from fleet_wire.gen.planning.v1 import planning_pb2 as pb
 
 NUMBER_PATTERN = r"^[a-z_]{1,32}$(?!\n)"
@@ -19,6 +21,8 @@ MAX_NUMBERS = 16
 MAX_ENTRY_POINT = 100
 """Characters."""
 NO_LIMITS = Budget()
+
+Message = TypeVar("Message", pb.Budget, orchestrator_pb.Budget)
 
 
 def task_message(task: PlanTask) -> pb.Task:
@@ -33,7 +37,7 @@ def task_message(task: PlanTask) -> pb.Task:
         depends_on=task.depends_on,
         protocol=task.protocol or "",
         numbers=task.numbers,
-        budget=budget_message(task.budget),
+        budget=budget_message(task.budget, pb.Budget),
         entry_point=task.entry_point,
     )
 
@@ -55,15 +59,15 @@ def task_of(message: pb.Task) -> PlanTask:
     )
 
 
-def budget_message(budget: Budget) -> pb.Budget | None:
-    """The budget as a message's field takes it; None, which leaves the field unset, where it sets no limit."""
+def budget_message(budget: Budget, kind: type[Message]) -> Message | None:
+    """The budget as a field of that service takes it; None, which leaves the field unset, where it sets no limit."""
     if budget == NO_LIMITS:
         return None
-    return pb.Budget(tokens=budget.tokens, calls=budget.calls, seconds=budget.seconds)
+    return kind(tokens=budget.tokens, calls=budget.calls, seconds=budget.seconds)
 
 
-def budget_of(message: pb.Budget) -> Budget:
-    """The budget in a message; one that is not set has no limits."""
+def budget_of(message: pb.Budget | orchestrator_pb.Budget) -> Budget:
+    """The budget in a message of either service; one that is not set has no limits."""
     return Budget(tokens=message.tokens, calls=message.calls, seconds=message.seconds)
 
 

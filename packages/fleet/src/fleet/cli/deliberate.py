@@ -18,11 +18,11 @@ from fleet.cli.options import (
     Protocol,
     RequestId,
     Timeout,
-    budget_message,
     budget_of,
     entry_point_of,
     numbers_of,
 )
+from fleet.planmessages import budget_message
 from fleet_wire import ids
 from fleet_wire.errors import Invalid, Precondition
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
@@ -66,7 +66,7 @@ def deliberate(
             timeout_seconds=timeout,
             protocol=protocol,
             numbers=numbers_of(number),
-            budget=budget_message(budget_of(budget_tokens, budget_calls, budget_seconds)),
+            budget=budget_message(budget_of(budget_tokens, budget_calls, budget_seconds), orchestrator_pb2.Budget),
             entry_point=entry_point_of(entry_point),
         )
         async with client.clients(addresses()) as to:

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from fleet.planmessages import NO_LIMITS, check_budget, check_entry_point, check_numbers
+from fleet.planmessages import check_budget, check_entry_point, check_numbers
 from fleet_wire import events
 from fleet_wire.errors import Invalid
-from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
 
 Protocol = Annotated[
     str, typer.Option(metavar="NAME", help="single, vote, best_of_n, tournament, peer_review, or auto, which chooses.")
@@ -49,13 +48,6 @@ def budget_of(tokens: int, calls: int, seconds: float) -> events.Budget:
     budget = events.Budget(tokens=tokens, calls=calls, seconds=seconds)
     check_budget("--budget", budget)
     return budget
-
-
-def budget_message(budget: events.Budget) -> orchestrator_pb2.Budget | None:
-    """The budget as a request's field takes it; None, which leaves the field unset, where it sets no limit."""
-    if budget == NO_LIMITS:
-        return None
-    return orchestrator_pb2.Budget(tokens=budget.tokens, calls=budget.calls, seconds=budget.seconds)
 
 
 def entry_point_of(name: str) -> str:

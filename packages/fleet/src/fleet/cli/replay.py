@@ -18,10 +18,10 @@ from fleet.cli.options import (
     Protocol,
     RequestId,
     Timeout,
-    budget_message,
     budget_of,
     numbers_of,
 )
+from fleet.planmessages import budget_message
 from fleet_wire import events, ids
 from fleet_wire.errors import Invalid, NotFound, Precondition
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
@@ -61,7 +61,7 @@ def replay(
                 replay_of=name,
                 protocol=protocol,
                 numbers=numbers_of(number),
-                budget=budget_message(budget_of(budget_tokens, budget_calls, budget_seconds)),
+                budget=budget_message(budget_of(budget_tokens, budget_calls, budget_seconds), orchestrator_pb2.Budget),
                 timeout_seconds=timeout,
             )
             answer = await call(to.orchestrator.Deliberate(asked, timeout=RPC_SECONDS), "the orchestrator")

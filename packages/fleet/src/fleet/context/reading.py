@@ -1,6 +1,5 @@
 """The memory in the graph database: what requests read."""
 
-import base64
 import dataclasses
 import datetime as dt
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import msgspec
 import neo4j
 
+from fleet import paging
 from fleet.bolt import Graph, rows
 from fleet.context import domain
 from fleet_wire import events, ids
@@ -103,11 +103,10 @@ def search_of(query: str, story_id: str, plan_id: str, role: str, page_size: int
             ids.check_id(field, value)
     if role:
         ids.check_role("role", role)
-    if not 0 <= page_size <= 500:
-        raise Invalid(f"page_size must be from 1 to 500, or 0 for 50, not {page_size}")
+    size = paging.size(page_size)
     before, after = _position(page_token) if page_token else ("", "")
     words = tuple(sorted(set(domain.searched(query).split())))
-    return Search(words, story_id, plan_id, role, page_size or 50, before, after)
+    return Search(words, story_id, plan_id, role, size, before, after)
 
 
 async def head(graph: Graph, story_id: str) -> domain.StoryHead | None:
@@ -149,7 +148,7 @@ async def search(graph: Graph, wanted: Search) -> tuple[list[domain.Decision], s
     if len(found) <= wanted.page_size:
         return page, ""
     last = found[wanted.page_size - 1]["c"]
-    return page, _token(last["decided_at"], last["decision_id"])
+    return page, paging.token(f"{last['decided_at']}|{last['decision_id']}")
 
 
 async def _head(tx: neo4j.AsyncManagedTransaction, story_id: str) -> domain.StoryHead | None:
@@ -260,14 +259,10 @@ def _proposal(node: dict[str, Any]) -> Proposal:
     )
 
 
-def _token(decided_at: str, decision_id: str) -> str:
-    return base64.urlsafe_b64encode(f"{decided_at}|{decision_id}".encode()).decode()
-
-
-def _position(token: str) -> tuple[str, str]:
+def _position(page_token: str) -> tuple[str, str]:
     try:
-        before, after = base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii").split("|")
+        before, after = paging.place(page_token).split("|")
         dt.datetime.strptime(before, "%Y-%m-%dT%H:%M:%S.%fZ")
         return before, ids.check_id("page_token", after)
     except (ValueError, Invalid) as error:
-        raise Invalid("page_token must be empty or the next_page_token of an answer before") from error
+        raise paging.refused() from error

@@ -120,7 +120,7 @@ class Adhoc:
         except Unavailable as error:
             log.info("request taken without a word on the sandbox", reason=str(error))
             return
-        for sandbox in ("", why):
+        for sandbox in ("", why) if why else ("",):
             try:
                 choose(
                     asked=protocol,

@@ -6,24 +6,11 @@ from fleet.deliberation import plan as rules
 from fleet.deliberation.plan import Plan
 from fleet.deliberation.state import Deliberation, job_word
 from fleet.orchestrator.councils import Council
+from fleet.planmessages import budget_message
 from fleet_wire import ids
-from fleet_wire.events import Budget, TokenChunk
+from fleet_wire.events import TokenChunk
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2 as pb
 from fleet_wire.rpc import timestamp
-
-NO_LIMITS = Budget()
-
-
-def budget_message(budget: Budget) -> pb.Budget | None:
-    """None, which leaves the field unset, where there is no limit."""
-    if budget == NO_LIMITS:
-        return None
-    return pb.Budget(tokens=budget.tokens, calls=budget.calls, seconds=budget.seconds)
-
-
-def budget_of(message: pb.Budget) -> Budget:
-    """The budget in a message; one that is not set has no limits."""
-    return Budget(tokens=message.tokens, calls=message.calls, seconds=message.seconds)
 
 
 def deliberation_message(state: Deliberation) -> pb.Deliberation:
@@ -57,7 +44,7 @@ def deliberation_message(state: Deliberation) -> pb.Deliberation:
         phase=state.phase,
         numbers=state.numbers,
         chosen_because=state.chosen_because,
-        budget=budget_message(state.budget),
+        budget=budget_message(state.budget, pb.Budget),
         tokens_spent=sum(job.tokens for job in ended),
         calls_spent=sum(job.calls for job in ended),
     )
@@ -96,9 +83,9 @@ def plan_message(plan: Plan) -> pb.GetPlanProgressResponse:
         started_at=timestamp(plan.started_at),
         ended_at=timestamp(plan.ended_at),
         round=plan.round,
-        budget=budget_message(plan.budget),
-        reserved=budget_message(rules.reserved(plan)),
-        spent=budget_message(plan.spent),
+        budget=budget_message(plan.budget, pb.Budget),
+        reserved=budget_message(rules.reserved(plan), pb.Budget),
+        spent=budget_message(plan.spent, pb.Budget),
     )
 
 

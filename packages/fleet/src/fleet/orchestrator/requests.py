@@ -1,14 +1,13 @@
 """What the orchestrator answers about what is going on, and what it does with councils."""
 
 import asyncio
-import base64
-import binascii
 import dataclasses
 import datetime as dt
 from collections.abc import Callable, Sequence
 
 import structlog
 
+from fleet import paging
 from fleet.deliberation.plan import Plan
 from fleet.deliberation.state import LIVE, Deliberation
 from fleet.orchestrator import councils
@@ -17,7 +16,7 @@ from fleet.orchestrator.councils import Council
 from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
 from fleet.orchestrator.store import DefaultCouncils, Outcome, Store, council_key, outcome_key
 from fleet_wire import ids
-from fleet_wire.errors import AlreadyExists, Conflict, FleetError, Invalid, NotFound
+from fleet_wire.errors import AlreadyExists, Conflict, FleetError, NotFound
 from fleet_wire.kv import change
 
 log = structlog.get_logger(__name__)
@@ -151,28 +150,22 @@ class Requests:
 
 def page(found: Sequence[Deliberation], page_size: int, page_token: str) -> tuple[Sequence[Deliberation], str]:
     """One page of deliberations sorted newest first, and the token of the next; raises Invalid naming the field."""
-    if not 0 <= page_size <= 500:
-        raise Invalid(f"page_size must be 1 to 500, or 0 for 50, not {page_size}")
-    size = page_size or 50
+    size = paging.size(page_size)
     if page_token:
-        after = _read_token(page_token)
+        after = _place(page_token)
         found = [state for state in found if _newest(state) < after]
     shown = found[:size]
-    return shown, _token(shown[-1]) if len(found) > size else ""
+    return shown, paging.token("|".join(_newest(shown[-1]))) if len(found) > size else ""
 
 
 def _newest(state: Deliberation) -> tuple[str, str]:
     return state.created_at.isoformat(), state.deliberation_id
 
 
-def _token(state: Deliberation) -> str:
-    return base64.urlsafe_b64encode("|".join(_newest(state)).encode()).decode()
-
-
-def _read_token(token: str) -> tuple[str, str]:
+def _place(page_token: str) -> tuple[str, str]:
     try:
-        created_at, deliberation_id = base64.urlsafe_b64decode(token.encode()).decode().split("|")
+        created_at, deliberation_id = paging.place(page_token).split("|")
         dt.datetime.fromisoformat(created_at)
-    except (binascii.Error, ValueError) as error:
-        raise Invalid(f"page_token {token[:80]!r} is not from an answer of this service") from error
+    except ValueError as error:
+        raise paging.refused() from error
     return created_at, deliberation_id

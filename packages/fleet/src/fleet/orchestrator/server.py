@@ -14,9 +14,10 @@ from fleet.deliberation.state import ENDED, LIVE
 from fleet.orchestrator import councils
 from fleet.orchestrator.adhoc import Adhoc, Asked, new_request_id
 from fleet.orchestrator.interventions import Interventions
-from fleet.orchestrator.messages import budget_of, council_message, deliberation_message, plan_message
+from fleet.orchestrator.messages import council_message, deliberation_message, plan_message
 from fleet.orchestrator.requests import Requests, page
 from fleet.orchestrator.streaming import Following
+from fleet.planmessages import budget_of
 from fleet_wire import ids
 from fleet_wire.errors import Invalid, Unavailable
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2 as pb

@@ -1,22 +1,18 @@
 """What can be done here, one function a use case. `Ports` is all they reach."""
 
-import base64
-import binascii
 import dataclasses
 import datetime as dt
 import re
 from collections.abc import Callable, Sequence
 
+from fleet import paging
 from fleet.planmessages import NO_LIMITS
 from fleet.planning import domain
-from fleet.planning.domain import Plan, Story, StoryWithPlans, Task
+from fleet.planning.domain import Plan, StoryWithPlans, Task
 from fleet.planning.store import Outgoing, Store, outgoing, position
 from fleet_wire import events
-from fleet_wire.errors import AlreadyExists, Invalid, NotFound
+from fleet_wire.errors import AlreadyExists, NotFound
 from fleet_wire.ids import check_id, derived
-
-DEFAULT_PAGE = 50
-MAX_PAGE = 500
 
 _POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z~[A-Za-z0-9_-]{1,64}")
 
@@ -58,13 +54,11 @@ async def list_stories(
 
     A token names the last story of its page, so stories that come in between move nothing.
     """
-    if page_size > MAX_PAGE:
-        raise Invalid(f"page_size must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}, not {page_size}")
-    limit = page_size or DEFAULT_PAGE
+    limit = paging.size(page_size)
     state = domain.check_plan_state("plan_state", plan_state)
     found = await ports.store.stories(limit + 1, _before(page_token), state)
     page = found[:limit]
-    return page, _token(page[-1].story) if len(found) > limit else ""
+    return page, paging.token(position(page[-1].story)) if len(found) > limit else ""
 
 
 async def propose_plan(
@@ -122,18 +116,8 @@ def _id(ports: Ports, kind: str, request_id: str) -> str:
     return derived(kind, check_id("request_id", request_id)) if request_id else ports.new_id(kind)
 
 
-def _token(story: Story) -> str:
-    return base64.urlsafe_b64encode(position(story).encode()).decode().rstrip("=")
-
-
 def _before(page_token: str) -> str:
-    if not page_token:
-        return ""
-    try:
-        padded = page_token + "=" * (-len(page_token) % 4)
-        text = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, UnicodeError) as error:
-        raise Invalid("page_token is none that ListStories gave") from error
-    if not _POSITION.fullmatch(text):
-        raise Invalid("page_token is none that ListStories gave")
+    text = paging.place(page_token) if page_token else ""
+    if text and not _POSITION.fullmatch(text):
+        raise paging.refused()
     return text

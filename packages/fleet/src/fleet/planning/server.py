@@ -106,7 +106,7 @@ def _plan(plan: Plan) -> pb.Plan:
         state=plan.state,
         roles=plan.roles,
         tasks=map(task_message, plan.tasks),
-        budget=budget_message(plan.budget),
+        budget=budget_message(plan.budget, pb.Budget),
         proposed_at=timestamp(plan.proposed_at),
         decided_by=plan.decided_by,
         decided_at=timestamp(plan.decided_at),
