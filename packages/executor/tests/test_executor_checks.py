@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -112,12 +111,24 @@ def test_lint_takes_no_configuration_from_where_it_runs(tmp_path: Path, monkeypa
     assert "F401 `re`" in check("lint", content).detail
 
 
-def test_where_ruff_is_missing_or_too_slow_nothing_is_found_nor_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_ruff_is_missing_or_does_not_answer_nothing_is_found_nor_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lint, "_ruff", lambda: None)
     assert check("lint", fenced("python", "x")).detail == "ruff is not installed here"
-    monkeypatch.setattr(lint, "_ruff", lambda: sys.executable)
-    found = check("lint", fenced("python", "x"))
-    assert found.status == "not_run" and "ended with code" in found.detail
+    monkeypatch.setattr(lint, "SECONDS", 1.0)
+    ruff = tmp_path / "ruff"
+    monkeypatch.setattr(lint, "_ruff", lambda: str(ruff))
+    for program, says in {
+        "exit 2": "ended with code 2",
+        "exit 1": "no JSON: ''",
+        "echo hm": "no JSON: 'hm",
+        "exec /bin/sleep 9": "more than 1 s",
+    }.items():
+        ruff.write_text(f"#!/bin/sh\n{program}\n")
+        ruff.chmod(0o755)
+        found = check("lint", fenced("python", "x"))
+        assert found.status == "not_run" and says in found.detail
 
 
 RULES = {

@@ -53,7 +53,11 @@ def check(blocks: Sequence[Block]) -> Check:
         return _not_run(f"ruff ended with code {done.returncode}: {done.stderr.decode('utf-8', 'replace')[-200:]}")
     if len(done.stdout) > OUTPUT_BYTES:
         return Check(name="lint", status="failed", score=0, detail="more findings than are read")
-    return _judged(code, json.loads(done.stdout))
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        return _not_run(f"ruff's answer is no JSON: {done.stdout[:100].decode('utf-8', 'replace')!r}")
+    return _judged(code, found)
 
 
 def _judged(code: str, found: Sequence[dict[str, object]]) -> Check:
