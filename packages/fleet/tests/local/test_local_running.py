@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
 import os
 from collections.abc import AsyncIterator, Callable
@@ -209,3 +210,24 @@ async def test_a_program_that_is_not_there_fails_the_part_by_name(tmp_path: Path
     handle = RunningPart(part, tmp_path / "log", {}, FakeGuard(), lambda change: None)  # type: ignore[arg-type]
     with pytest.raises(PartFailed, match=r"graph cannot be started: .*/nonexistent/java"):
         await handle.live()
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this system has no autogroups")
+async def test_while_it_starts_a_part_leaves_the_processor_to_those_that_go_first(tmp_path: Path) -> None:
+    answers = asyncio.Event()
+
+    async def ready() -> str | None:
+        return None if answers.is_set() else "not yet"
+
+    def weight(part: RunningPart) -> int:
+        return int(Path(f"/proc/{part.pid}/autogroup").read_text().split()[-1])
+
+    later = dataclasses.replace(script("later", SLEEPER), ready=ready)
+    first = dataclasses.replace(later, name="first", goes_first=True)
+    (tmp_path / "first").mkdir()
+    async with alive(later, tmp_path) as one, alive(first, tmp_path / "first") as other:
+        await until(lambda: one.pid is not None and other.pid is not None)
+        assert (weight(one), weight(other)) == (running.STARTING_NICE, 0)
+        answers.set()
+        await one.wait_ready()
+        assert weight(one) == 0

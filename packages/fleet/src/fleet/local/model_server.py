@@ -33,8 +33,8 @@ def main() -> None:
     threads = max(1, (os.cpu_count() or 2) // 2)
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = threads
-    # About one prompt: a council asks with several at once, and in one batch all would wait for the last of them.
-    params.n_batch = 512
+    # A little more than one usual prompt: a council asks with several at once, and in one batch all would wait for the last.
+    params.n_batch = 384
     params.endpoint_metrics = True
     params.ui = False
     server = xllamacpp.Server(params)  # returns when it listens, and serves from threads as long as it is held

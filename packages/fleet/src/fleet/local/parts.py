@@ -40,7 +40,8 @@ was declared dead under a load of twelve on two cores."""
 @dataclasses.dataclass(frozen=True)
 class Part:
     """`argv` is empty for a part that a setting replaces. It starts when those in `after` are ready. `then` is done each time
-    it has become ready. It is killed when it lives on for `grace` after SIGTERM."""
+    it has become ready. One that `goes_first` gets the processor before all others that start. It is killed when it lives on
+    for `grace` after SIGTERM."""
 
     name: str
     address: str
@@ -50,6 +51,7 @@ class Part:
     cwd: Path = Path("/")
     after: tuple[str, ...] = ()
     is_service: bool = False
+    goes_first: bool = False
     then: Then | None = None
     grace: dt.timedelta = dt.timedelta(seconds=12)
 
@@ -163,15 +165,13 @@ class PartMaker:
         env["PATH"] = _with_nvidia_smi(env.get("PATH", os.defpath), self._home.data("ray") / "bin")
         # The head's port answers some seconds before the node can take work; the node's own comes last.
         ready = checks.tcp(f"{HOST}:{at['ray-node']}")
-        return Part("ray", f"{HOST}:{at['ray']}", ready, argv, env, self._home.data("ray"))
+        return Part("ray", f"{HOST}:{at['ray']}", ready, argv, env, self._home.data("ray"), goes_first=True)
 
     def service(self, name: str, told: Mapping[str, str], after: tuple[str, ...]) -> Part:
         """One of our services, which is told only what it needs to know."""
         port = self._at[name]
         argv = (sys.executable, "-P", "-m", "fleet.local.serve", name)
         if name == "monitoring":
-            # It is large, and it only watches: what it watches goes before it.
-            argv = (*(("nice", "-n", "10") if shutil.which("nice") else ()), *argv)
             where, ready, setting = (
                 f"http://{HOST}:{port}",
                 checks.http(f"http://{HOST}:{port}/readyz"),
@@ -180,7 +180,9 @@ class PartMaker:
         else:
             where, ready, setting = f"{HOST}:{port}", checks.health(f"{HOST}:{port}"), "GRPC_PORT"
         env = {**self._plain, "PYTHONUNBUFFERED": "1", **told, setting: str(port)}
-        return Part(name, where, ready, argv, env, self._home.data(name), after, is_service=True)
+        # All wait for the executor and its cluster.
+        first = name == "ray-executor"
+        return Part(name, where, ready, argv, env, self._home.data(name), after, is_service=True, goes_first=first)
 
 
 def package(name: str) -> Path:

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
@@ -41,6 +42,16 @@ def signal_group(leader: int, number: signal.Signals) -> None:
     """Sends a signal to a whole group; one that is gone is no error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
+
+
+def set_weight(leader: int, nice: int) -> None:
+    """How readily a session's processes get the processor, as a nice value; where the system cannot be told, nothing.
+
+    Linux shares the processor among sessions first (sched(7), "The autogroup feature"), so that the nice value of a process
+    that leads a session of its own says nothing to those of others.
+    """
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{leader}/autogroup").write_text(str(nice))
 
 
 def started_at(pid: int) -> float | None:

@@ -20,6 +20,8 @@ START_TIMEOUT = dt.timedelta(seconds=180)
 MAX_CRASHES = 6
 """Unexpected ends in a row before the stack gives up; one that was up for STEADY begins a new row."""
 STEADY = dt.timedelta(seconds=60)
+STARTING_NICE = 4
+"""Of a part while it starts, unless it goes first."""
 CHECK_EVERY = dt.timedelta(seconds=2)
 MAX_SILENT = 6
 """Checks in a row without an answer after which a part, that had been ready, is killed and started again."""
@@ -156,6 +158,8 @@ class RunningPart:
         begun = time.monotonic()
         process = await self._spawn()
         self.pid = process.pid
+        if not self.part.goes_first:
+            processes.set_weight(process.pid, STARTING_NICE)
         self.starts += 1
         self._down.clear()
         self._guard.add(process.pid)
@@ -218,6 +222,8 @@ class RunningPart:
             pause = min(pause * 1.3, 0.3)
         self.ready_seconds = time.monotonic() - begun
         self._came_up = True
+        if self.pid is not None:
+            processes.set_weight(self.pid, 0)
         self.ready.set()
         self._change(State.READY)
 
