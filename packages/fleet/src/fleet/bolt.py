@@ -62,6 +62,16 @@ class Graph:
         except (DriverError, Neo4jError) as error:
             raise self._away(error) from error
 
+    async def ask(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+        """All records of one reading query as dicts, in a transaction of its own that costs one round trip instead of three."""
+        try:
+            async with self._session() as session:
+                return await rows(session, query, **parameters)
+        except (DriverError, Neo4jError) as error:
+            if not error.is_retryable():
+                raise self._away(error) from error
+        return await self.read(lambda tx: rows(tx, query, **parameters))  # which tries again
+
     async def prepare(self, statements: Iterable[str]) -> None:
         """Runs schema statements, each in a transaction of its own. They say IF NOT EXISTS, so that all may run them."""
         for statement in statements:
@@ -77,7 +87,9 @@ class Graph:
         return Unavailable(f"the graph database at {self.uri} cannot be used: {error}")
 
 
-async def rows(tx: neo4j.AsyncManagedTransaction, query: str, **parameters: Any) -> list[dict[str, Any]]:
+async def rows(
+    tx: neo4j.AsyncManagedTransaction | neo4j.AsyncSession, query: str, **parameters: Any
+) -> list[dict[str, Any]]:
     """All records of a query as dicts."""
     result = await tx.run(query, parameters)
     return [record.data() async for record in result]

@@ -30,7 +30,12 @@ async def store(bolt: Graph) -> AsyncIterator[Graph]:
 
 
 async def put(store: Graph, *items: events.Event) -> list[memory.Recorded]:
-    return [await memory.record(store, item, item.story_id, born="b") for item in items]  # type: ignore[attr-defined]
+    return [await alone(store, item) for item in items]
+
+
+async def alone(store: Graph, item: Any, born: str = "b") -> memory.Recorded:
+    [recorded] = await memory.record(store, [memory.arriving(item, item.story_id, born)])
+    return recorded
 
 
 async def dump(store: Graph) -> tuple[list[Any], list[Any]]:
@@ -90,7 +95,7 @@ async def test_every_order_and_repetition_gives_the_same_graph(own_graph: realpa
             shuffle.shuffle(arriving)
         await put(store, *arriving)
         dumps.append(await dump(store))
-        head = await reading.head(store, "story-1")
+        head = await reading.reader(store).head("story-1")
         assert head is not None
         assert head.version == 6
         await store.write(lambda tx: rows(tx, "MATCH (n) DETACH DELETE n"))
@@ -159,7 +164,7 @@ async def test_twenty_writers_of_one_story_each_get_a_version_of_their_own(
     async def write(event: events.Event) -> memory.Recorded:
         while True:
             try:
-                return await memory.record(store, event, story, born="b")
+                return await alone(store, event)
             except Unavailable:  # as a consumer does, where a busy machine made it lose for too long
                 await asyncio.sleep(0.2)
 
@@ -179,7 +184,7 @@ async def test_twenty_writers_of_one_story_each_get_a_version_of_their_own(
 async def test_the_same_event_by_many_at_once_is_written_once(store: Graph, unique: Callable[[str], str]) -> None:
     story, plan = unique("story"), unique("plan")
     event = samples.completed(story, plan, "api")
-    results = await asyncio.gather(*(memory.record(store, event, story, born=f"b{i}") for i in range(8)))
+    results = await asyncio.gather(*(alone(store, event, born=f"b{i}") for i in range(8)))
     assert [recorded.version for recorded in results] == [1] * 8
     assert sum(recorded.new for recorded in results) == 1
 
@@ -212,7 +217,7 @@ async def test_a_plan_of_another_story_is_invalid_and_writes_nothing(
     await put(store, samples.plan_approved(story, plan, [samples.task("api")]))
     with pytest.raises(Invalid, match=f"^story_id: plan {plan} belongs to story {story}"):
         await put(store, samples.completed(thief, plan, "api"))
-    assert await reading.head(store, thief) is None
+    assert await reading.reader(store).head(thief) is None
 
 
 async def test_the_newest_plan_gives_the_story_its_text_in_any_order(
@@ -227,7 +232,7 @@ async def test_the_newest_plan_gives_the_story_its_text_in_any_order(
         arriving = [samples.story_created(story, title="Title 0"), plan(story, 1), plan(story, 2)]
         await put(store, *(arriving[place] for place in order))
         request = domain.checked(story, f"{story}-1", "dev", "DEV", "build", 500, [])
-        assert (await reading.facts(store, request)).story.title == "Title 2"
+        assert (await reading.reader(store).facts(request)).story.title == "Title 2"
 
 
 async def test_facts_are_unavailable_until_the_plan_and_what_is_required_are_there(
@@ -238,23 +243,23 @@ async def test_facts_are_unavailable_until_the_plan_and_what_is_required_are_the
     second = samples.completed(story, plan, "api", based_on=["dec-never"])
     request = domain.checked(story, plan, "api", "DEV", "build", 500, [first.decision_id])
     with pytest.raises(Unavailable, match=f"plan {plan} is not in the graph yet"):
-        await reading.facts(store, request)
+        await reading.reader(store).facts(request)
     await put(store, second)  # makes the plan's node, without its content
     with pytest.raises(Unavailable, match=f"plan {plan} is not in the graph yet"):
-        await reading.facts(store, request)
+        await reading.reader(store).facts(request)
     tasks = [samples.task("arch", role="ARCHITECT"), samples.task("api", depends_on=["arch"])]
     await put(store, samples.plan_approved(story, plan, tasks))
     with pytest.raises(Unavailable, match=f"not in the graph yet: {first.decision_id}"):
-        await reading.facts(store, request)
+        await reading.reader(store).facts(request)
     never = domain.checked(story, plan, "api", "DEV", "build", 500, ["dec-never"])
     with pytest.raises(Unavailable, match="not in the graph yet: dec-never"):
-        await reading.facts(store, never)  # named as the base of another, which is not its arrival
+        await reading.reader(store).facts(never)  # named as the base of another, which is not its arrival
     await put(store, first)
-    found = await reading.facts(store, request)
+    found = await reading.reader(store).facts(request)
     assert [item.decision_id for item in found.required] == [first.decision_id]
     unknown = domain.checked(story, plan, "nothing", "DEV", "build", 500, [])
     with pytest.raises(NotFound, match=f"plan {plan} has no task nothing"):
-        await reading.facts(store, unknown)
+        await reading.reader(store).facts(unknown)
 
 
 async def test_a_role_sees_what_its_task_depends_on_and_what_architects_decided(
@@ -274,7 +279,7 @@ async def test_a_role_sees_what_its_task_depends_on_and_what_architects_decided(
         samples.completed(story, plan, "api"),
         samples.completed(story, plan, "data", "DATA"),
     )
-    found = await reading.facts(store, domain.checked(story, plan, "test", "QA", "test", 500, []))
+    found = await reading.reader(store).facts(domain.checked(story, plan, "test", "QA", "test", 500, []))
     assert [item.task_id for item in found.depended_on] == ["api"]
     assert [item.task_id for item in found.visible] == ["arch"]
     assert found.required == ()
@@ -289,12 +294,14 @@ async def test_nothing_of_another_story_is_given(store: Graph, unique: Callable[
         samples.plan_approved(other, elsewhere, [samples.task("arch", role="ARCHITECT")]),
         foreign,
     )
-    found = await reading.facts(store, domain.checked(story, plan, "api", "DEV", "build", 500, []))
+    found = await reading.reader(store).facts(domain.checked(story, plan, "api", "DEV", "build", 500, []))
     assert found.visible == ()
     with pytest.raises(Invalid, match=r"^required_decision_ids"):
-        await reading.facts(store, domain.checked(story, plan, "api", "DEV", "build", 500, [foreign.decision_id]))
+        await reading.reader(store).facts(
+            domain.checked(story, plan, "api", "DEV", "build", 500, [foreign.decision_id])
+        )
     with pytest.raises(Invalid, match=r"^story_id"):
-        await reading.facts(store, domain.checked(other, plan, "api", "DEV", "build", 500, []))
+        await reading.reader(store).facts(domain.checked(other, plan, "api", "DEV", "build", 500, []))
 
 
 async def test_a_decision_is_explained_with_all_that_led_to_it(store: Graph, unique: Callable[[str], str]) -> None:

@@ -17,7 +17,7 @@ from nats.js.api import DeliverPolicy
 from fleet.bolt import Graph
 from fleet.context import handlers
 from fleet.context.cache import ContextCache
-from fleet.context.graph import SCHEMA, Turns
+from fleet.context.graph import SCHEMA
 from fleet.context.main import serve
 from fleet.context.settings import ContextSettings
 from fleet.settings import GraphSettings
@@ -278,10 +278,10 @@ async def test_what_a_crash_left_unpublished_is_published_by_the_redelivery_unde
             raise Unavailable("the process died here")
 
     with pytest.raises(Unavailable, match="died here"):
-        await handlers.remember(event, store, Turns(), cache, publish)
-    await handlers.remember(samples.story_created(event.story_id), store, Turns(), cache, publish)
-    await handlers.remember(event, store, Turns(), cache, publish)
-    await handlers.remember(event, store, Turns(), cache, publish)
+        await handlers.remember(event, handlers.recorder(store), cache, publish)
+    await handlers.remember(samples.story_created(event.story_id), handlers.recorder(store), cache, publish)
+    await handlers.remember(event, handlers.recorder(store), cache, publish)
+    await handlers.remember(event, handlers.recorder(store), cache, publish)
     lost, other, *made_good = tried
     assert made_good == [lost, lost]
     assert lost.message_id() == made_good[0].message_id() != other.message_id()
@@ -297,9 +297,9 @@ async def test_twenty_events_of_one_story_at_once_all_go_through_at_the_first_tr
         assert isinstance(update, events.ContextUpdated)
         published.append(update)
 
-    turns = Turns()
+    record = handlers.recorder(store)
     arriving = [samples.completed(story, plan, f"t{number}") for number in range(20)]
-    await asyncio.gather(*(handlers.remember(event, store, turns, cache, publish) for event in arriving))
+    await asyncio.gather(*(handlers.remember(event, record, cache, publish) for event in arriving))
     assert [update.version for update in published] == list(range(1, 21))
 
 
@@ -312,9 +312,11 @@ async def test_another_content_under_a_known_id_is_kept_out_with_a_warning(
     async def publish(update: events.Event) -> None:
         published.append(update)
 
-    await handlers.remember(samples.completed(story, plan, "api"), store, Turns(), cache, publish)
+    await handlers.remember(samples.completed(story, plan, "api"), handlers.recorder(store), cache, publish)
     with structlog.testing.capture_logs() as lines:
-        await handlers.remember(samples.completed(story, plan, "api", margin=0.1), store, Turns(), cache, publish)
+        await handlers.remember(
+            samples.completed(story, plan, "api", margin=0.1), handlers.recorder(store), cache, publish
+        )
     assert [line["log_level"] for line in lines] == ["warning"]
     assert "kept out" in lines[0]["event"]
     assert len(published) == 1

@@ -39,6 +39,11 @@ class ContextCache:
         self._there = True
         self._quiet_until = 0.0
 
+    async def holds(self, story_id: str) -> bool:
+        """Whether anything is held of a story, of whatever version."""
+        key = _key(story_id)
+        return bool(await self._answer(key, lambda: self._client.exists(key)))
+
     async def get(self, story: domain.StoryHead, request: domain.ContextRequest) -> domain.Context | None:
         """What is held for this request at this version of the story; None for nothing, or for something corrupt."""
         key = _key(story.story_id)

@@ -1,9 +1,7 @@
 """Events in. What cannot be read or is not expected here goes to DEAD_LETTERS, and the consumer goes on."""
 
-from fleet.bolt import Graph
 from fleet.context import handlers
 from fleet.context.cache import ContextCache
-from fleet.context.graph import Turns
 from fleet_wire import events
 from fleet_wire.consumer import Handler
 
@@ -14,10 +12,10 @@ EXPECTED: dict[str, tuple[type[handlers.Remembered], ...]] = {
 """By consumer, as named in `fleet_wire.topology.CONSUMERS`: the events it takes."""
 
 
-def handler(durable: str, memory: Graph, turns: Turns, cache: ContextCache, publish: handlers.Publish) -> Handler:
+def handler(durable: str, record: handlers.Recorder, cache: ContextCache, publish: handlers.Publish) -> Handler:
     """What the consumer does with an event."""
 
     async def handle(event: events.Event) -> None:
-        await handlers.remember(handlers.remembered(event, *EXPECTED[durable]), memory, turns, cache, publish)
+        await handlers.remember(handlers.remembered(event, *EXPECTED[durable]), record, cache, publish)
 
     return handle

@@ -12,12 +12,10 @@ Nodes are named with MERGE in every statement, also where they must be there: on
 same transaction has just merged while others merge the same, and a statement on nothing would go unnoticed.
 """
 
-import asyncio
 import dataclasses
 import datetime as dt
 import hashlib
-import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -46,52 +44,60 @@ SCHEMA = tuple(
 
 # A write to the story comes first: it makes other writers of this story wait for, or fail after, this one.
 _OPEN = """
-MERGE (s:Story {story_id: $story_id}) ON CREATE SET s.version = 0, s.born = $born
+UNWIND $arrivals AS e
+MERGE (s:Story {story_id: e.story_id}) ON CREATE SET s.version = 0, s.born = e.born
 SET s.lock = true
-MERGE (a:Arrival {event: $event})
-RETURN a.fingerprint AS fingerprint, a.version AS version,
+MERGE (a:Arrival {event: e.event})
+RETURN e.event AS event, a.fingerprint AS fingerprint, a.version AS version,
        s.text_version AS text_version, s.text_plan AS text_plan, s.state_version AS state_version"""
 _CLOSE = """
-MERGE (s:Story {story_id: $story_id}) SET s.version = s.version + 1
-MERGE (a:Arrival {event: $event}) SET a.fingerprint = $fingerprint, a.version = s.version
-RETURN a.version AS version"""
-_OPEN_WITHOUT_STORY = "MERGE (a:Arrival {event: $event}) RETURN a.fingerprint AS fingerprint, a.version AS version"
+UNWIND $arrivals AS e
+MERGE (s:Story {story_id: e.story_id}) SET s += e.values, s.version = s.version + 1
+MERGE (a:Arrival {event: e.event}) SET a.fingerprint = e.fingerprint, a.version = s.version
+RETURN e.event AS event, a.version AS version"""
+_OPEN_WITHOUT_STORY = """
+UNWIND $arrivals AS e
+MERGE (a:Arrival {event: e.event})
+RETURN e.event AS event, a.fingerprint AS fingerprint, a.version AS version"""
 _CLOSE_WITHOUT_STORY = """
-MERGE (a:Arrival {event: $event}) SET a.fingerprint = $fingerprint, a.version = 0
-RETURN a.version AS version"""
-_SET_STORY = "MERGE (s:Story {story_id: $story_id}) SET s += $values"
-_SET_PLAN = """
-MERGE (s:Story {story_id: $story_id})
-MERGE (p:Plan {plan_id: $plan_id}) ON CREATE SET p.story_id = $story_id
-SET p += $values
+UNWIND $arrivals AS e
+MERGE (a:Arrival {event: e.event}) SET a.fingerprint = e.fingerprint, a.version = 0
+RETURN e.event AS event, a.version AS version"""
+_SET_PLANS = """
+UNWIND $plans AS e
+MERGE (s:Story {story_id: e.story_id})
+MERGE (p:Plan {plan_id: e.plan_id}) ON CREATE SET p.story_id = e.story_id
+SET p += e.values
 MERGE (s)-[:HAS_PLAN]->(p)
-FOREACH (task IN $tasks |
+FOREACH (task IN e.tasks |
   MERGE (t:Task {key: task.key}) SET t += task.values
   MERGE (p)-[:HAS_TASK]->(t))
-FOREACH (edge IN $edges |
+FOREACH (edge IN e.edges |
   MERGE (a:Task {key: edge.task})
   MERGE (b:Task {key: edge.other})
   MERGE (a)-[:DEPENDS_ON]->(b))
-RETURN p.story_id AS story_id"""
-_SET_DECISION = """
-MERGE (d:Deliberation {deliberation_id: $deliberation_id}) SET d += $deliberation
-MERGE (c:Decision {decision_id: $decision_id}) SET c += $decision
+RETURN e.plan_id AS plan_id, e.story_id AS wanted, p.story_id AS owner"""
+_SET_DECISIONS = """
+UNWIND $decisions AS e
+MERGE (d:Deliberation {deliberation_id: e.deliberation_id}) SET d += e.deliberation
+MERGE (c:Decision {decision_id: e.decision_id}) SET c += e.decision
 MERGE (d)-[:DECIDED]->(c)
-FOREACH (proposal IN $proposals |
+FOREACH (proposal IN e.proposals |
   MERGE (p:Proposal {key: proposal.key}) SET p += proposal.values
   MERGE (d)-[:HAS_PROPOSAL]->(p))
-MERGE (w:Proposal {key: $winner})
+MERGE (w:Proposal {key: e.winner})
 MERGE (c)-[:CHOSE]->(w)
-FOREACH (entry IN $dissent |
+FOREACH (entry IN e.dissent |
   MERGE (o:Proposal {key: entry.key})
   MERGE (o)-[r:DISSENTS_FROM]->(c) SET r.content = entry.content, r.argument = entry.argument)
-FOREACH (id IN $based_on |
+FOREACH (id IN e.based_on |
   MERGE (b:Decision {decision_id: id})
-  MERGE (c)-[:BASED_ON]->(b))"""
-_LINK_DELIBERATION = """
-MERGE (d:Deliberation {deliberation_id: $deliberation_id})
-MERGE (t:Task {key: $key})
-MERGE (t)-[:DELIBERATED_IN]->(d)"""
+  MERGE (c)-[:BASED_ON]->(b))
+FOREACH (key IN e.tasks |
+  MERGE (t:Task {key: key})
+  MERGE (t)-[:DELIBERATED_IN]->(d))"""
+MOST_AT_ONCE = 32
+"""Events in one transaction."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,86 +115,132 @@ def stamp(moment: dt.datetime) -> str:
     return moment.astimezone(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-class Turns:
-    """One writer of a story at a time in this process, so that writers do not undo each other's work: in the database only the
-    first of them to commit wins, and the others begin again. Replicas meet there all the same."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arriving:
+    """An event to be recorded, under its name and with the fingerprint of its content. `story_id` is empty where it belongs to
+    none, `born` marks the story's node if this makes it."""
 
-    def __init__(self) -> None:
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+    event: events.Event
+    name: str
+    fingerprint: str
+    story_id: str
+    born: str
 
-    def of(self, story_id: str) -> asyncio.Lock:
-        """Hold it while writing the story."""
-        return self._locks.setdefault(story_id, asyncio.Lock())
+    @property
+    def turn(self) -> str:
+        """Events with the same turn are written one after the other: only the first to commit wins, the others begin again."""
+        return self.story_id or self.name
 
 
-async def record(graph: Graph, event: events.Event, story_id: str, born: str) -> Recorded:
-    """Writes an event in one transaction, once. `born` marks the story's node if this makes it.
+def arriving(event: events.Event, story_id: str, born: str) -> Arriving:
+    """An event to be recorded."""
+    return Arriving(event, event.message_id(), hashlib.sha256(events.encode(event)).hexdigest(), story_id, born)
 
-    Raises Unavailable while the database is away or too many write the same story, Invalid where the plan belongs to another
-    story.
+
+@dataclasses.dataclass(frozen=True)
+class _Writing:
+    """What an event says, as the statements take it."""
+
+    story: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    plans: tuple[Mapping[str, Any], ...] = ()
+    decisions: tuple[Mapping[str, Any], ...] = ()
+
+
+async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
+    """Writes events in one transaction, each once, and answers in their order. No two may have the same turn.
+
+    Raises Unavailable while the database is away or too many write the same story, Invalid where one of the plans belongs to
+    another story: nothing is written then.
     """
-    name, fingerprint = event.message_id(), hashlib.sha256(events.encode(event)).hexdigest()
+    # In one order in all replicas, so that none waits for a story whose writer waits for it.
+    ordered = sorted(batch, key=lambda one: one.turn)
 
-    async def work(tx: neo4j.AsyncManagedTransaction) -> Recorded:
-        begin, end = (_OPEN, _CLOSE) if story_id else (_OPEN_WITHOUT_STORY, _CLOSE_WITHOUT_STORY)
-        [found] = await rows(tx, begin, event=name, story_id=story_id, born=born)
-        if found["fingerprint"] is not None:
-            return Recorded(found["version"], new=False, same=found["fingerprint"] == fingerprint)
-        await _fill(tx, event, found)
-        [closed] = await rows(tx, end, event=name, story_id=story_id, fingerprint=fingerprint)
-        return Recorded(closed["version"], new=True, same=True)
+    async def work(tx: neo4j.AsyncManagedTransaction) -> list[Recorded]:
+        found = await _opened(tx, ordered)
+        new = {one: _writing(one.event, found[one.name]) for one in ordered if found[one.name]["fingerprint"] is None}
+        await _fill(tx, list(new.values()))
+        versions = await _closed(tx, new)
+        return [
+            Recorded(versions[one.name], new=True, same=True)
+            if one in new
+            else Recorded(found[one.name]["version"], new=False, same=found[one.name]["fingerprint"] == one.fingerprint)
+            for one in batch
+        ]
 
     return await graph.write(work)
 
 
-async def _fill(tx: neo4j.AsyncManagedTransaction, event: events.Event, story: Mapping[str, Any]) -> None:
-    """Writes what the event says; `story` is the state its story is in."""
+async def _opened(tx: neo4j.AsyncManagedTransaction, batch: Sequence[Arriving]) -> dict[str, dict[str, Any]]:
+    """What is known of each event and of its story, by the event's name."""
+    found: dict[str, dict[str, Any]] = {}
+    for statement, group in _by_story(batch, _OPEN, _OPEN_WITHOUT_STORY):
+        arrivals = [{"event": one.name, "story_id": one.story_id, "born": one.born} for one in group]
+        found |= {row["event"]: row for row in await rows(tx, statement, arrivals=arrivals)}
+    return found
+
+
+async def _closed(tx: neo4j.AsyncManagedTransaction, written: Mapping[Arriving, "_Writing"]) -> dict[str, int]:
+    """Notes what arrived, and gives each story its text and its next version: that version, by the event's name."""
+    found: dict[str, int] = {}
+    for statement, group in _by_story(list(written), _CLOSE, _CLOSE_WITHOUT_STORY):
+        arrivals = [
+            {
+                "event": one.name,
+                "story_id": one.story_id,
+                "fingerprint": one.fingerprint,
+                "values": written[one].story,
+            }
+            for one in group
+        ]
+        found |= {row["event"]: row["version"] for row in await rows(tx, statement, arrivals=arrivals)}
+    return found
+
+
+def _by_story(batch: Sequence[Arriving], with_story: str, without: str) -> list[tuple[str, list[Arriving]]]:
+    groups = [
+        (with_story, [one for one in batch if one.story_id]),
+        (without, [one for one in batch if not one.story_id]),
+    ]
+    return [(statement, group) for statement, group in groups if group]
+
+
+async def _fill(tx: neo4j.AsyncManagedTransaction, writing: Sequence[_Writing]) -> None:
+    if plans := [plan for one in writing for plan in one.plans]:
+        for plan in await rows(tx, _SET_PLANS, plans=plans):
+            if plan["owner"] != plan["wanted"]:
+                raise Invalid(
+                    f"story_id: plan {plan['plan_id']} belongs to story {plan['owner']}, not to {plan['wanted']}"
+                )
+    if decisions := [decision for one in writing for decision in one.decisions]:
+        await rows(tx, _SET_DECISIONS, decisions=decisions)
+
+
+def _writing(event: events.Event, story: Mapping[str, Any]) -> _Writing:
+    """What the event says; `story` is the state its story is in."""
     match event:
         case events.StoryCreated():
-            await _fill_text(tx, story, event.story_id, 0, "", {"title": event.title, "brief": event.brief})
+            return _Writing(_text(story, 0, "", {"title": event.title, "brief": event.brief}))
         case events.StoryTransitioned():
-            if story["state_version"] is None or event.version > story["state_version"]:
-                values = {"state": event.to_state, "state_version": event.version, "state_actor": event.actor}
-                await rows(tx, _SET_STORY, story_id=event.story_id, values=values)
+            if story["state_version"] is not None and event.version <= story["state_version"]:
+                return _Writing()
+            return _Writing({"state": event.to_state, "state_version": event.version, "state_actor": event.actor})
         case events.PlanApproved():
-            await _fill_plan(tx, event, story)
+            text = _text(story, event.plan_version, event.plan_id, msgspec.to_builtins(event.story))
+            return _Writing(text, plans=(_plan(event),))
         case events.DeliberationCompleted():
-            await _fill_decision(tx, event)
-        case _:
-            raise Invalid(f"{event.TYPE} is nothing that the memory records")
+            return _Writing(plans=_plan_of(event), decisions=(_decision(event),))
+    raise Invalid(f"{event.TYPE} is nothing that the memory records")
 
 
-async def _fill_text(
-    tx: neo4j.AsyncManagedTransaction,
-    story: Mapping[str, Any],
-    story_id: str,
-    version: int,
-    plan_id: str,
-    values: Mapping[str, Any],
-) -> None:
+def _text(story: Mapping[str, Any], version: int, plan_id: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The story's text: that of its newest plan, whatever came first."""
-    if story["text_version"] is None or (version, plan_id) > (story["text_version"], story["text_plan"]):
-        values = {**values, "text_version": version, "text_plan": plan_id}
-        await rows(tx, _SET_STORY, story_id=story_id, values=values)
+    if story["text_version"] is not None and (version, plan_id) <= (story["text_version"], story["text_plan"]):
+        return {}
+    return {**values, "text_version": version, "text_plan": plan_id}
 
 
-async def _set_plan(
-    tx: neo4j.AsyncManagedTransaction,
-    story_id: str,
-    plan_id: str,
-    values: Mapping[str, Any],
-    tasks: list[dict[str, Any]],
-    edges: list[dict[str, str]],
-) -> None:
-    names = {"story_id": story_id, "plan_id": plan_id}
-    [plan] = await rows(tx, _SET_PLAN, **names, values=values, tasks=tasks, edges=edges)
-    if plan["story_id"] != story_id:
-        raise Invalid(f"story_id: plan {plan_id} belongs to story {plan['story_id']}, not to {story_id}")
-
-
-async def _fill_plan(tx: neo4j.AsyncManagedTransaction, event: events.PlanApproved, story: Mapping[str, Any]) -> None:
+def _plan(event: events.PlanApproved) -> dict[str, Any]:
     plan = event.plan_id
-    await _fill_text(tx, story, event.story_id, event.plan_version, plan, msgspec.to_builtins(event.story))
     values = {
         "plan_version": event.plan_version,
         "approved_by": event.approved_by,
@@ -216,12 +268,20 @@ async def _fill_plan(tx: neo4j.AsyncManagedTransaction, event: events.PlanApprov
         for task in tasks_of(event)
         for other in task.depends_on
     ]
-    await _set_plan(tx, event.story_id, plan, values, tasks, edges)
+    return {"story_id": event.story_id, "plan_id": plan, "values": values, "tasks": tasks, "edges": edges}
 
 
-async def _fill_decision(tx: neo4j.AsyncManagedTransaction, event: events.DeliberationCompleted) -> None:
+def _plan_of(event: events.DeliberationCompleted) -> tuple[dict[str, Any], ...]:
+    """The plan and the task that a decision belongs to, by their ids; the plan's own event says the rest."""
+    if not event.plan_id:
+        return ()
+    names = {"plan_id": event.plan_id, "task_id": event.task_id}
+    task = {"key": domain.task_key(event.plan_id, event.task_id), "values": names}
+    return ({"story_id": event.story_id, "plan_id": event.plan_id, "values": {}, "tasks": [task], "edges": []},)
+
+
+def _decision(event: events.DeliberationCompleted) -> dict[str, Any]:
     text = event.decision
-    names = {"deliberation_id": event.deliberation_id, "decision_id": event.decision_id}
     belongs = {"story_id": event.story_id, "plan_id": event.plan_id, "task_id": event.task_id, "role": event.role}
     deliberation = {
         **belongs,
@@ -270,22 +330,17 @@ async def _fill_decision(tx: neo4j.AsyncManagedTransaction, event: events.Delibe
         }
         for entry in event.dissent
     ]
-    await rows(
-        tx,
-        _SET_DECISION,
-        **names,
-        deliberation=deliberation,
-        decision=decision,
-        proposals=proposals,
-        winner=domain.proposal_key(event.deliberation_id, event.winner),
-        dissent=dissent,
-        based_on=event.based_on,
-    )
-    if event.plan_id:
-        key = domain.task_key(event.plan_id, event.task_id)
-        task = {"key": key, "values": {"plan_id": event.plan_id, "task_id": event.task_id}}
-        await _set_plan(tx, event.story_id, event.plan_id, {}, [task], [])
-        await rows(tx, _LINK_DELIBERATION, key=key, deliberation_id=event.deliberation_id)
+    return {
+        "deliberation_id": event.deliberation_id,
+        "decision_id": event.decision_id,
+        "deliberation": deliberation,
+        "decision": decision,
+        "proposals": proposals,
+        "winner": domain.proposal_key(event.deliberation_id, event.winner),
+        "dissent": dissent,
+        "based_on": event.based_on,
+        "tasks": [domain.task_key(event.plan_id, event.task_id)] if event.plan_id else [],
+    }
 
 
 def _json(value: object) -> str:

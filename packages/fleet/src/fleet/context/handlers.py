@@ -1,10 +1,12 @@
 """The use cases of the memory, their ports as arguments."""
 
+import functools
 import uuid
 from collections.abc import Awaitable, Callable
 
 import structlog
 
+from fleet.batching import Batches
 from fleet.bolt import Graph
 from fleet.context import domain, graph, reading
 from fleet.context.cache import ContextCache
@@ -15,10 +17,16 @@ from fleet_wire.errors import Invalid
 log = structlog.get_logger(__name__)
 
 Publish = Callable[[events.Event], Awaitable[object]]
+Recorder = Batches[graph.Arriving, graph.Recorded]
 Remembered = events.StoryCreated | events.StoryTransitioned | events.PlanApproved | events.DeliberationCompleted
 
 
-async def remember(event: Remembered, memory: Graph, turns: graph.Turns, cache: ContextCache, publish: Publish) -> None:
+def recorder(memory: Graph) -> Recorder:
+    """Records events in the memory, those that come at once in one transaction, one of a story at a time."""
+    return Batches(functools.partial(graph.record, memory), graph.MOST_AT_ONCE, key=lambda one: one.turn)
+
+
+async def remember(event: Remembered, record: Recorder, cache: ContextCache, publish: Publish) -> None:
     """Writes an event to the graph, makes what the cache held of its story stale, and publishes `context.updated`.
 
     An event that comes again writes nothing and publishes the same `context.updated`, under the same message id: what a crash
@@ -35,8 +43,7 @@ async def remember(event: Remembered, memory: Graph, turns: graph.Turns, cache: 
         names |= {"plan_id": event.plan_id, "deliberation_id": event.deliberation_id}
         changed += [event.deliberation_id, event.decision_id]
         changed += [domain.proposal_key(event.deliberation_id, entry.agent_id) for entry in event.ranking]
-    async with turns.of(event.story_id or event.message_id()):
-        recorded = await graph.record(memory, event, event.story_id, born=uuid.uuid4().hex)
+    recorded = await record.ask(graph.arriving(event, event.story_id, born=uuid.uuid4().hex))
     if not recorded.same:
         log.warning("another content under a known id was kept out", event_id=event.message_id(), **names)
         return
@@ -48,14 +55,15 @@ async def remember(event: Remembered, memory: Graph, turns: graph.Turns, cache: 
 
 
 async def get_context(
-    request: domain.ContextRequest, memory: Graph, cache: ContextCache
+    request: domain.ContextRequest, reader: reading.Reader, cache: ContextCache
 ) -> tuple[domain.Context, bool]:
-    """The context, and whether the cache held it. Raises as `reading.facts` and `domain.hydrated` say."""
-    head = await reading.head(memory, request.story_id)
-    held = await cache.get(head, request) if head else None
-    if held is not None:
-        return held, True
-    facts = await reading.facts(memory, request)
+    """The context, and whether the cache held it. Raises as `Reader.facts` and `domain.hydrated` say."""
+    if await cache.holds(request.story_id):
+        head = await reader.head(request.story_id)
+        held = await cache.get(head, request) if head else None
+        if held is not None:
+            return held, True
+    facts = await reader.facts(request)
     context = domain.hydrated(request, facts)
     await cache.put(facts.head, request, context)
     return context, False

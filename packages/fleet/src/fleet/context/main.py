@@ -7,9 +7,9 @@ from typing import Any
 import structlog
 
 from fleet.bolt import Graph, rows
-from fleet.context import consumers
+from fleet.context import consumers, handlers
 from fleet.context.cache import ContextCache
-from fleet.context.graph import SCHEMA, Turns
+from fleet.context.graph import SCHEMA
 from fleet.context.server import NAME, ContextService
 from fleet.context.settings import ContextSettings
 from fleet_wire import logs, rpc, service, startup, topology
@@ -68,13 +68,13 @@ def _loops(
     readiness: rpc.Readiness, graph: Graph, cache: ContextCache, bus: Bus, stop: asyncio.Event
 ) -> dict[str, Coroutine[Any, Any, Any]]:
     prepared = asyncio.Event()
-    turns = Turns()
+    record = handlers.recorder(graph)
 
     async def consume(durable: str) -> None:
         """Begins when the streams and the graph are there."""
         if await startup.streams_there(bus, STREAMS, readiness, stop):
             await service.or_stop(prepared.wait(), stop)
-        handler = consumers.handler(durable, graph, turns, cache, bus.publish)
+        handler = consumers.handler(durable, record, cache, bus.publish)
         await DurableConsumer(bus, topology.CONSUMERS[durable], handler, readiness.reporter(durable)).run(stop)
 
     async def check_graph() -> None:

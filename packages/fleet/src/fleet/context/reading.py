@@ -2,37 +2,48 @@
 
 import dataclasses
 import datetime as dt
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import neo4j
 
 from fleet import paging
+from fleet.batching import Batches
 from fleet.bolt import Graph, rows
 from fleet.context import domain
 from fleet_wire import events, ids
-from fleet_wire.errors import Invalid, NotFound, Unavailable
+from fleet_wire.errors import FleetError, Invalid, NotFound, Unavailable
 
 READINGS = 5
 """How often a request is read anew because its story was written meanwhile."""
 
-_HEAD = "MATCH (s:Story {story_id: $story_id}) RETURN s.born AS born, s.version AS version"
+_HEADS = """
+UNWIND $stories AS id
+MATCH (s:Story {story_id: id})
+RETURN id, s.born AS born, s.version AS version"""
 _STORY = "MATCH (s:Story {story_id: $story_id}) RETURN s"
 _TASK = "MATCH (t:Task {key: $key}) RETURN t"
-_SUBJECT = """
-MATCH (s:Story {story_id: $story_id})
-OPTIONAL MATCH (p:Plan {plan_id: $plan_id})
-OPTIONAL MATCH (t:Task {key: $key})
-RETURN s, p, t"""
-_REQUIRED = "UNWIND $required AS id MATCH (c:Decision {decision_id: id}) WHERE c.decided_at IS NOT NULL RETURN c"
-_DEPENDED_ON = """
-MATCH (t:Task {key: $key})-[:DEPENDS_ON]->(:Task)-[:DELIBERATED_IN]->(:Deliberation)-[:DECIDED]->(c:Decision)
-RETURN c"""
-_VISIBLE = """
-MATCH (s:Story {story_id: $story_id})-[:HAS_PLAN]->(:Plan)-[:HAS_TASK]->(:Task)
-      -[:DELIBERATED_IN]->(:Deliberation)-[:DECIDED]->(c:Decision)
-WHERE c.role IN $roles
-RETURN c"""
+# The version is taken before all else is looked at: what is written meanwhile shows in it afterwards.
+_FACTS = """
+UNWIND $requests AS q
+MATCH (s:Story {story_id: q.story_id})
+WITH q, s, s.born AS born, s.version AS version
+OPTIONAL MATCH (p:Plan {plan_id: q.plan_id})
+OPTIONAL MATCH (t:Task {key: q.key})
+OPTIONAL MATCH (t)-[:DEPENDS_ON]->(:Task)-[:DELIBERATED_IN]->(:Deliberation)-[:DECIDED]->(d:Decision)
+WITH q, s, born, version, p, t, collect(d) AS depended_on
+OPTIONAL MATCH (s)-[:HAS_PLAN]->(:Plan)-[:HAS_TASK]->(:Task)-[:DELIBERATED_IN]->(:Deliberation)-[:DECIDED]->(v:Decision)
+WHERE v.role IN q.roles
+RETURN q.number AS number, born, version, s, p.plan_version AS plan_version, p.story_id AS owner, t, depended_on,
+       collect(v) AS visible"""
+_REQUIRED = """
+UNWIND $requests AS q UNWIND q.required AS id
+MATCH (c:Decision {decision_id: id}) WHERE c.decided_at IS NOT NULL
+RETURN q.number AS number, c"""
+MOST_AT_ONCE = 32
+"""Requests in one query."""
 _DECISION = "MATCH (c:Decision {decision_id: $decision_id}) WHERE c.decided_at IS NOT NULL RETURN c"
 _DELIBERATION = "MATCH (d:Deliberation {deliberation_id: $deliberation_id}) RETURN d"
 _PROPOSALS = """
@@ -109,22 +120,35 @@ def search_of(query: str, story_id: str, plan_id: str, role: str, page_size: int
     return Search(words, story_id, plan_id, role, size, before, after)
 
 
-async def head(graph: Graph, story_id: str) -> domain.StoryHead | None:
-    """The story's version; None for a story that no event has named yet."""
-    return await graph.read(lambda tx: _head(tx, story_id))
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """What contexts are made from; requests that come at once share their queries."""
+
+    heads: Batches[str, domain.StoryHead | None]
+    facts_now: Batches[domain.ContextRequest, domain.Facts]
+
+    async def head(self, story_id: str) -> domain.StoryHead | None:
+        """The story's version; None for a story that no event has named yet."""
+        return await self.heads.ask(story_id)
+
+    async def facts(self, request: domain.ContextRequest) -> domain.Facts:
+        """What the graph holds for a request, all of one version of the story.
+
+        Raises Unavailable until the plan and the required decisions are there, or while the story is written without a pause;
+        NotFound for a task that the plan does not have; Invalid for a plan or decision of another story.
+        """
+        for _ in range(READINGS):
+            found = await self.facts_now.ask(request)
+            if await self.head(request.story_id) == found.head:
+                return found
+        raise Unavailable(f"story {request.story_id} is being written: try again")
 
 
-async def facts(graph: Graph, request: domain.ContextRequest) -> domain.Facts:
-    """What the graph holds for a request, all of one version of the story.
-
-    Raises Unavailable until the plan and the required decisions are there, or while the story is written without a pause;
-    NotFound for a task that the plan does not have; Invalid for a plan or decision of another story.
-    """
-    for _ in range(READINGS):
-        found = await graph.read(lambda tx: _facts(tx, request))
-        if found is not None:
-            return found
-    raise Unavailable(f"story {request.story_id} is being written: try again")
+def reader(graph: Graph) -> Reader:
+    """Reads from this graph."""
+    return Reader(
+        Batches(functools.partial(_heads, graph), MOST_AT_ONCE), Batches(functools.partial(_facts, graph), MOST_AT_ONCE)
+    )
 
 
 async def explain(graph: Graph, decision_id: str) -> Explanation:
@@ -151,47 +175,58 @@ async def search(graph: Graph, wanted: Search) -> tuple[list[domain.Decision], s
     return page, paging.token(f"{last['decided_at']}|{last['decision_id']}")
 
 
-async def _head(tx: neo4j.AsyncManagedTransaction, story_id: str) -> domain.StoryHead | None:
-    found = await rows(tx, _HEAD, story_id=story_id)
-    return domain.StoryHead(story_id, found[0]["born"], found[0]["version"]) if found else None
+async def _heads(graph: Graph, story_ids: Sequence[str]) -> list[domain.StoryHead | None]:
+    found = {row["id"]: row for row in await graph.ask(_HEADS, stories=sorted(set(story_ids)))}
+    return [domain.StoryHead(id, row["born"], row["version"]) if (row := found.get(id)) else None for id in story_ids]
 
 
-async def _facts(tx: neo4j.AsyncManagedTransaction, request: domain.ContextRequest) -> domain.Facts | None:
-    """None where the story was written between the first and the last reading: then parts may be of two versions."""
-    key = domain.task_key(request.plan_id, request.task_id)
-    found = await rows(tx, _SUBJECT, story_id=request.story_id, plan_id=request.plan_id, key=key)
-    story, plan, task = (found[0][name] or {} for name in "spt") if found else ({}, {}, {})
-    if plan.get("plan_version") is None:
-        raise Unavailable(f"plan {request.plan_id} is not in the graph yet")
-    owner = plan["story_id"]
-    if owner != request.story_id:
-        raise Invalid(f"story_id: plan {request.plan_id} belongs to story {owner}, not to {request.story_id}")
-    if task.get("title") is None:
-        raise NotFound(f"plan {request.plan_id} has no task {request.task_id}")
-    required: tuple[domain.Decision, ...] = ()
-    if request.required:
-        required = _decisions(await rows(tx, _REQUIRED, required=list(request.required)))
+async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> list[domain.Facts | FleetError]:
+    """Where a story is written meanwhile, parts may be of two versions: then its version now is not that of the facts."""
+    asked = [
+        {
+            "number": number,
+            "story_id": request.story_id,
+            "plan_id": request.plan_id,
+            "key": domain.task_key(request.plan_id, request.task_id),
+            "roles": sorted(domain.VISIBLE_ROLES[request.role]),
+            "required": list(request.required),
+        }
+        for number, request in enumerate(requests)
+    ]
+    found = {row["number"]: row for row in await graph.ask(_FACTS, requests=asked)}
+    required: dict[int, list[domain.Decision]] = {}
+    if wanting := [one for one in asked if one["required"]]:
+        for row in await graph.ask(_REQUIRED, requests=wanting):
+            required.setdefault(row["number"], []).append(_decision(row["c"]))
+    return [
+        _checked(request, found.get(number, {}), required.get(number, [])) for number, request in enumerate(requests)
+    ]
+
+
+def _checked(
+    request: domain.ContextRequest, row: Mapping[str, Any], required: Sequence[domain.Decision]
+) -> domain.Facts | FleetError:
+    if row.get("plan_version") is None:
+        return Unavailable(f"plan {request.plan_id} is not in the graph yet")
+    if row["owner"] != request.story_id:
+        return Invalid(f"story_id: plan {request.plan_id} belongs to story {row['owner']}, not to {request.story_id}")
+    if (row["t"] or {}).get("title") is None:
+        return NotFound(f"plan {request.plan_id} has no task {request.task_id}")
     missing = sorted(set(request.required) - {decision.decision_id for decision in required})
     if missing:
-        raise Unavailable(f"not in the graph yet: {', '.join(missing)}")
+        return Unavailable(f"not in the graph yet: {', '.join(missing)}")
     for decision in required:
         if decision.story_id != request.story_id:
-            raise Invalid(
+            return Invalid(
                 f"required_decision_ids: {decision.decision_id} is not a decision of story {request.story_id}"
             )
-    depended_on = _decisions(await rows(tx, _DEPENDED_ON, key=key))
-    roles = sorted(domain.VISIBLE_ROLES[request.role])
-    visible = _decisions(await rows(tx, _VISIBLE, story_id=request.story_id, roles=roles))
-    head = domain.StoryHead(request.story_id, story["born"], story["version"])
-    if await _head(tx, request.story_id) != head:
-        return None
     return domain.Facts(
-        head=head,
-        story=_story(story),
-        task=_task(task),
-        required=required,
-        depended_on=depended_on,
-        visible=visible,
+        head=domain.StoryHead(request.story_id, row["born"], row["version"]),
+        story=_story(row["s"]),
+        task=_task(row["t"]),
+        required=tuple(required),
+        depended_on=_decisions(row["depended_on"]),
+        visible=_decisions(row["visible"]),
     )
 
 
@@ -223,8 +258,8 @@ async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Expla
     )
 
 
-def _decisions(found: list[dict[str, Any]]) -> tuple[domain.Decision, ...]:
-    return tuple(_decision(row["c"]) for row in found)
+def _decisions(nodes: list[dict[str, Any]]) -> tuple[domain.Decision, ...]:
+    return tuple(_decision(node) for node in nodes)
 
 
 def _decision(node: dict[str, Any]) -> domain.Decision:

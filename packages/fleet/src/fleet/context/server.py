@@ -18,6 +18,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
     def __init__(self, readiness: Readiness, memory: Graph, cache: ContextCache) -> None:
         self._readiness = readiness
         self._memory = memory
+        self._reader = reading.reader(memory)
         self._cache = cache
 
     async def GetContext(  # type: ignore[override, unused-ignore]
@@ -33,7 +34,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
             request.required_decision_ids,
         )
         self._readiness.require()
-        found, from_cache = await handlers.get_context(wanted, self._memory, self._cache)
+        found, from_cache = await handlers.get_context(wanted, self._reader, self._cache)
         return context_pb2.GetContextResponse(
             blocks=[
                 context_pb2.ContextBlock(
