@@ -100,10 +100,16 @@ async def test_a_repeated_request_is_taken_also_above_the_limit() -> None:
     with pytest.raises(Exhausted):
         async with restarted.taken([open_job(1), open_job(3)]):
             pass
-    ended = open_job(2)
+
+
+async def test_a_repeated_request_whose_job_has_ended_is_taken_also_above_the_limit() -> None:
+    work = Work(2)
+    [_, ended] = await work.ask(1, 2)
     await work.end(ended)
-    async with ModelCalls(work.registry, 1).taken([ended]):
-        pass
+    restarted = ModelCalls(work.registry, 1)
+    restarted.learn([entry.value for entry in await work.registry.open_jobs()], restarted.mark())
+    async with restarted.taken([ended]):
+        assert restarted.open == 1
 
 
 async def test_requests_that_come_at_once_do_not_pass_the_limit_together() -> None:
