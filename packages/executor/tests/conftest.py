@@ -17,7 +17,7 @@ from fleet_wire.bus import Bus, connect
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "reference_only: an outage that takes long, tested on the reference line of Ray and not on the newest",
+        "reference_only: something that takes long, tested on the reference line of Ray and not on the newest",
     )
 
 

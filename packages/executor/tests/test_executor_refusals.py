@@ -57,6 +57,7 @@ async def test_without_its_streams_it_waits_and_names_them(tmp_path: Path, model
             executor.kill()
 
 
+@pytest.mark.reference_only
 async def test_an_executor_of_other_versions_says_what_to_install(
     other_python: str, settings: dict[str, str], bus: Bus, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ import uuid
 from pathlib import Path
 
 import msgspec
+import pytest
 import stack
 from integration import Client
 
@@ -39,6 +40,7 @@ async def test_a_dry_run_runs_on_ray_and_its_nodes_say_that_they_can(executor: s
     assert found == [("good", "passed", ""), ("bad", "failed", "AssertionError (line 1 of the test)")]
 
 
+@pytest.mark.reference_only
 async def test_where_no_sandbox_can_be_made_it_says_so_and_runs_nothing(
     executor: stack.Executor, settings: dict[str, str], tmp_path: Path
 ) -> None:
