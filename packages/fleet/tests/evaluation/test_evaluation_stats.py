@@ -45,9 +45,12 @@ def test_five_of_five_do_not_show_a_difference_and_six_of_six_do() -> None:
     assert not stats.compare([True] * 6, [False] * 6, stats.LEVEL / 3).shown
 
 
-def test_the_same_outcomes_show_no_difference() -> None:
+def test_the_same_outcomes_show_no_difference_and_the_fewer_they_are_the_less_they_rule_out() -> None:
     found = stats.compare([True, False, True], [True, False, True])
-    assert (found.difference, found.interval, found.p_value, found.shown) == (0.0, (0.0, 0.0), 1.0, False)
+    assert (found.difference, found.p_value, found.shown) == (0.0, 1.0, False)
+    assert found.interval == pytest.approx((-0.7076, 0.7076), abs=1e-4)  # 1 - 0.025 ** (1 / 3)
+    assert stats.compare([True] * 100, [True] * 100).interval == pytest.approx((-0.0362, 0.0362), abs=1e-4)
+    assert stats.compare([], []).interval == (-1.0, 1.0)
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 30), st.sampled_from([0.05, 0.01, 0.0125]))

@@ -3,7 +3,8 @@
 Two configurations that were given the same tasks are compared on the tasks where they differ: the exact form of McNemar's
 test (Q. McNemar, Psychometrika 12, 1947) is a binomial test of those, and its interval is that of Clopper and Pearson
 (Biometrika 26, 1934) for the share that went one way, stretched to the difference in solved tasks. Both hold given how many
-tasks differ, and they agree: the interval leaves zero out exactly where the test is below the level.
+tasks differ, and they agree: the interval leaves zero out exactly where the test is below the level. Where no task differs, as
+many may differ, all one way, as Clopper and Pearson allow for none seen: few tasks alike are no sign of equality.
 """
 
 import dataclasses
@@ -57,7 +58,8 @@ def compare(first: Sequence[bool], other: Sequence[bool], level: float = LEVEL) 
     fewer = sum(two and not one for one, two in zip(first, other, strict=True))
     tasks, differing = len(first), more + fewer
     if not differing:
-        return Comparison(tasks, 0, 0, 0.0, (0.0, 0.0), 1.0)
+        _, most = clopper_pearson(0, tasks, level)
+        return Comparison(tasks, 0, 0, 0.0, (-most, most), 1.0)
     low, high = clopper_pearson(more, differing, level)
     stretch = differing / tasks
     interval = ((2 * low - 1) * stretch, (2 * high - 1) * stretch)
