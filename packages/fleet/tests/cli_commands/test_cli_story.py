@@ -39,6 +39,8 @@ async def test_a_transition_that_is_not_allowed_is_exit_1_with_what_is(fleet: Fl
     result = await fleet("story", "transition", story_id, "docs_ready", "--by", "ana")
     assert result.exit_code == 1
     assert "allowed: start_draft" in result.stderr and "`fleet story show ID`" in result.stderr
+    malformed = await fleet("story", "transition", "a/b", "docs_ready")
+    assert malformed.exit_code == 2 and "ID must match" in malformed.stderr and "--help" in malformed.stderr
     unknown = await fleet("story", "transition", "story-9", "docs_ready")
     assert unknown.exit_code == 1 and "`fleet story list`" in unknown.stderr
 

@@ -179,6 +179,17 @@ async def test_a_relay_that_stood_still_while_another_went_on_publishes_nothing_
     assert (await told(one.bus))[story_id] == wanted(story_id, len(BACK_AND_FORTH) + 1)
 
 
+async def test_a_message_of_somebody_else_on_the_stream_holds_nothing_up(replica: Start) -> None:
+    one, other = await replica(), await replica()
+    await emptied_by(one)
+    story_id = (await handlers.create_story(one.here, "", **STORY)).story.story_id
+    last = await outbox.publish_pending(one.store, one.bus, asyncio.Event())
+    await other.bus.js.publish("planning.somebody.else", b"?")
+    await handlers.transition_story(one.here, "", story_id, "start_draft", "ana", "")
+    await outbox.publish_pending(one.store, one.bus, asyncio.Event(), last)
+    assert (await told(one.bus))[story_id] == wanted(story_id, 1)
+
+
 async def emptied_by(one: Replica) -> None:
     """Publishes what other tests left."""
     await outbox.publish_pending(one.store, one.bus, asyncio.Event())

@@ -349,6 +349,7 @@ async def test_a_finished_plan_is_marked_also_when_told_twice(stub: "Stub", bus:
         return (await stub.GetPlan(pb.GetPlanRequest(plan_id=plan.plan_id))).plan.state == "completed"
 
     await eventually(completed)
+    assert (await stub.GetPlan(pb.GetPlanRequest(plan_id=plan.plan_id))).plan.HasField("completed_at")
     running = await stub.ListStories(pb.ListStoriesRequest(plan_state="approved", page_size=500))
     assert plan.plan_id not in [item.plan_id for story in running.stories for item in story.plans]
     code, _ = await refused(stub.ApprovePlan(pb.ApprovePlanRequest(plan_id=plan.plan_id, approved_by="ana")))

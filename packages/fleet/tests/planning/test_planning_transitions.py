@@ -61,7 +61,7 @@ def test_a_human_gate_needs_a_person(event: str) -> None:
     for nobody in ("", "  "):
         with pytest.raises(Invalid, match="actor must not be empty"):
             move(at(row.from_state), event, actor=nobody)
-    for machine in ("agent-QA-001", "unknown"):
+    for machine in ("agent-QA-001", " agent-QA-001", "unknown"):
         with pytest.raises(Invalid, match="actor must name a person"):
             move(at(row.from_state), event, actor=machine)
     assert move(at(row.from_state), event, actor="Ana").actor == "Ana"

@@ -27,6 +27,7 @@ def plan(answer: planning_pb2.GetPlanResponse) -> RenderableType:
         ("decided", f"{tables.moment(found.decided_at)} by {found.decided_by}" if found.decided_by else ""),
         ("reason", found.reject_reason),
         ("superseded by", found.superseded_by),
+        ("completed", tables.moment(found.completed_at)),
         ("roles", ", ".join(found.roles)),
         ("budget", tables.budget(found.budget)),
     ]

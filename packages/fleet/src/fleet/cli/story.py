@@ -9,7 +9,7 @@ from fleet.cli import client, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
 from fleet_wire import ids
-from fleet_wire.errors import AlreadyExists, NotFound, Precondition
+from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition
 from fleet_wire.gen.planning.v1 import planning_pb2
 from fleet_wire.rpc import call
 
@@ -17,6 +17,7 @@ app = typer.Typer(help="Create stories, look at them, and lead them from state t
 
 HINTS: client.Hints = {
     NotFound: "`fleet story list` names the stories there are",
+    Invalid: "`fleet story COMMAND --help` tells what it takes",
     Precondition: "`fleet story show ID` tells its state and its plans",
     AlreadyExists: "the same --request-id was used for something else: take a new one",
 }

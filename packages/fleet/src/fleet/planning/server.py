@@ -135,4 +135,5 @@ def _plan(plan: Plan) -> pb.Plan:
         decided_at=timestamp(plan.decided_at),
         reject_reason=plan.reject_reason,
         superseded_by=plan.superseded_by,
+        completed_at=timestamp(plan.completed_at),
     )

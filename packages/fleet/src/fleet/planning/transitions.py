@@ -32,7 +32,8 @@ Guard = Callable[[Asked], None]
 
 def person(asked: Asked) -> None:
     """actor names a person, not an agent"""
-    if ids.is_agent(asked.actor) or asked.actor in NOBODY:
+    name = asked.actor.strip()
+    if ids.is_agent(name) or name in NOBODY:
         raise Invalid(f"actor must name a person, which {asked.actor[:80]!r} does not: this is a human gate")
 
 

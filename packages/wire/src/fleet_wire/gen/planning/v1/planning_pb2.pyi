@@ -275,6 +275,7 @@ class Plan(_message.Message):
     REJECT_REASON_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    COMPLETED_AT_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     story_id: _builtins.str
     plan_version: _builtins.int
@@ -298,6 +299,10 @@ class Plan(_message.Message):
     def budget(self) -> Global___Budget:
         """Of all tasks together."""
 
+    @_builtins.property
+    def completed_at(self) -> _timestamp_pb2.Timestamp:
+        """When its last task ended, also where it was superseded before that."""
+
     def __init__(
         self,
         *,
@@ -313,10 +318,11 @@ class Plan(_message.Message):
         reject_reason: _builtins.str = ...,
         budget: Global___Budget | None = ...,
         superseded_by: _builtins.str = ...,
+        completed_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "decided_at", b"decided_at", "proposed_at", b"proposed_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "completed_at", b"completed_at", "decided_at", b"decided_at", "proposed_at", b"proposed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "decided_at", b"decided_at", "decided_by", b"decided_by", "plan_id", b"plan_id", "plan_version", b"plan_version", "proposed_at", b"proposed_at", "reject_reason", b"reject_reason", "roles", b"roles", "state", b"state", "story_id", b"story_id", "superseded_by", b"superseded_by", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "completed_at", b"completed_at", "decided_at", b"decided_at", "decided_by", b"decided_by", "plan_id", b"plan_id", "plan_version", b"plan_version", "proposed_at", b"proposed_at", "reject_reason", b"reject_reason", "roles", b"roles", "state", b"state", "story_id", b"story_id", "superseded_by", b"superseded_by", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
