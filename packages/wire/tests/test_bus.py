@@ -8,7 +8,7 @@ from nats.aio.msg import Msg
 
 from fleet_wire import events, tracing
 from fleet_wire.bus import Bus, connect
-from fleet_wire.errors import Invalid, Unavailable
+from fleet_wire.errors import Conflict, Invalid, Unavailable
 
 STORY = events.StoryCreated(story_id="story-1", title="Login", brief="Let people in")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -40,6 +40,34 @@ async def test_an_event_is_stored_with_its_headers(bus: Bus) -> None:
 async def test_the_same_event_twice_is_stored_once(bus: Bus) -> None:
     assert await bus.publish(STORY) == await bus.publish(STORY)
     assert await count(bus, "PLANNING_EVENTS") == 1
+
+
+async def test_an_event_that_is_to_follow_on_another_is_refused_where_a_third_came_between(bus: Bus) -> None:
+    others = [events.StoryCreated(story_id=f"story-{n}", title="", brief="") for n in range(2, 5)]
+    assert await bus.last("PLANNING_EVENTS") == (0, "")
+    first = await bus.publish(STORY, after=0)
+    assert await bus.last("PLANNING_EVENTS") == (first, STORY.message_id())
+    second = await bus.publish(others[0], after=first)
+    with pytest.raises(Conflict, match="does not follow on"):
+        await bus.publish(others[1], after=first)
+    assert await bus.last("PLANNING_EVENTS") == (second, others[0].message_id())
+    assert await bus.publish(others[1], after=second) == second + 1
+
+
+async def test_where_the_last_message_is_gone_its_sequence_stays(bus: Bus) -> None:
+    sequence = await bus.publish(STORY)
+    await bus.js.purge_stream("PLANNING_EVENTS")
+    assert await bus.last("PLANNING_EVENTS") == (sequence, "")
+
+
+async def test_the_last_message_of_a_stream_that_is_not_there_or_cannot_be_reached_is_unavailable(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    with pytest.raises(Unavailable, match="stream NO_SUCH does not exist"):
+        await bus.last("NO_SUCH")
+    nats_server.kill()
+    with pytest.raises(Unavailable, match="stream PLANNING_EVENTS cannot be reached"):
+        await bus.last("PLANNING_EVENTS")
 
 
 async def test_an_event_belongs_to_the_trace_it_is_published_in(bus: Bus) -> None:

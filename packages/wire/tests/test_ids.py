@@ -60,3 +60,8 @@ def test_parts_do_not_run_into_each_other() -> None:
 def test_agent_ids_name_role_and_seat() -> None:
     assert ids.agent_id("DEVOPS", 7) == "agent-DEVOPS-007"
     assert re.match(ids.ID_PATTERN, ids.agent_id("ARCHITECT", 1000))
+
+
+def test_an_agents_id_can_be_told_from_a_persons_name() -> None:
+    assert all(ids.is_agent(ids.agent_id(role, 1)) for role in ids.ROLES)
+    assert not any(map(ids.is_agent, ("", "ana", "the agent", "agent", ids.decision_id("delib-1"))))

@@ -37,6 +37,8 @@ class Planning(planning_pb2_grpc.PlanningServiceServicer):
             brief=request.brief,
             acceptance=request.acceptance,
             phase=request.phase,
+            state="BACKLOG",
+            allowed_events=["start_draft"],
         )
         story.created_at.GetCurrentTime()
         self.stories[story.story_id] = story
@@ -67,6 +69,20 @@ class Planning(planning_pb2_grpc.PlanningServiceServicer):
         if request.story_id not in self.stories:
             raise NotFound(f"there is no story {request.story_id}")
         return planning_pb2.GetStoryResponse(story=self.stories[request.story_id])
+
+    async def TransitionStory(self, request: Any, context: Any) -> Any:
+        self.calls.append(request)
+        if request.story_id not in self.stories:
+            raise NotFound(f"there is no story {request.story_id}")
+        story = self.stories[request.story_id]
+        if request.event not in story.allowed_events:
+            raise Precondition(f"{request.event} is not allowed; allowed: {', '.join(story.allowed_events)}")
+        made = story.transitions.add(
+            version=1, event=request.event, from_state=story.state, actor=request.actor, reason=request.reason
+        )
+        story.state = made.to_state = "DRAFT"
+        story.allowed_events[:] = ["approve_scope", "reject_scope"]
+        return planning_pb2.TransitionStoryResponse(story=story)
 
     async def ListStories(self, request: Any, context: Any) -> Any:
         self.calls.append(request)

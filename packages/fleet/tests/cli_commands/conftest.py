@@ -22,12 +22,14 @@ from fleet.cli.demo import demo
 from fleet.cli.eval import evaluate
 from fleet.cli.plan import app as plan_app
 from fleet.cli.replay import replay
+from fleet.cli.story import app as story_app
 from fleet.cli.task import app as task_app
 from fleet.cli.watch import watch
 from fleet_wire.bus import Bus
 
 app = typer.Typer()
 app.add_typer(plan_app, name="plan")
+app.add_typer(story_app, name="story")
 app.add_typer(decisions_app, name="decisions")
 app.add_typer(deliberation_app, name="deliberation")
 app.add_typer(council_app, name="council")

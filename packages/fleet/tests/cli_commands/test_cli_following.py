@@ -79,6 +79,18 @@ async def test_watch_prints_what_already_happened_by_its_time(
     assert result.exit_code == 0
 
 
+async def test_watch_ends_at_once_where_nothing_is_to_come_of_a_plan(
+    fleet: Fleet, services: cliservers.Services, unique: Unique
+) -> None:
+    never, ended = unique("plan"), unique("plan")
+    for plan, decided_by in ((never, ""), (ended, "ana")):
+        services.planning.plans[plan] = planning_pb2.Plan(plan_id=plan, state="superseded", decided_by=decided_by)
+        services.planning.plans[plan].proposed_at.GetCurrentTime()
+    services.planning.plans[ended].completed_at.GetCurrentTime()
+    for plan in (never, ended):
+        assert (await asyncio.wait_for(fleet("watch", plan), 15)).exit_code == 0
+
+
 async def test_watch_with_all_prints_each_chunk_harmlessly(
     fleet: Fleet, services: cliservers.Services, bus: Bus, unique: Unique
 ) -> None:

@@ -13,7 +13,15 @@ def story_created(story_id: str, **changes: Any) -> events.StoryCreated:
 
 
 def transitioned(story_id: str, version: int, to: str) -> events.StoryTransitioned:
-    return events.StoryTransitioned(story_id=story_id, from_state="x", to_state=to, actor="ada", version=version)
+    return events.StoryTransitioned(
+        story_id=story_id,
+        from_state="BACKLOG",
+        to_state=to,
+        actor="ada",
+        version=version,
+        event="start_draft",
+        transitioned_at=NOW,
+    )
 
 
 def task(task_id: str, **changes: Any) -> events.PlanTask:

@@ -74,12 +74,26 @@ def a_story(story: str, plan: str) -> list[events.Event]:
     first = samples.completed(story, plan, "arch", "ARCHITECT", minute=1)
     return [
         samples.story_created(story),
-        samples.transitioned(story, 1, "planned"),
-        samples.transitioned(story, 2, "running"),
+        samples.transitioned(story, 1, "DRAFT"),
+        samples.transitioned(story, 2, "DESIGN"),
         samples.plan_approved(story, plan, tasks),
         first,
         samples.completed(story, plan, "api", minute=2, based_on=[first.decision_id]),
     ]
+
+
+async def test_a_story_is_in_the_state_of_its_last_transition_whatever_order_they_come_in(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story = unique("story")
+    states = ["DRAFT", "DESIGN", "DRAFT", "BACKLOG", "DRAFT"]
+    moves = [samples.transitioned(story, version, to) for version, to in enumerate(states, 1)]
+    for arriving in ([moves[2], moves[0]], [moves[4]], [*moves, *reversed(moves)]):
+        await put(store, *arriving)
+        last = max(move.version for move in arriving)
+        query = "MATCH (s:Story {story_id: $story_id}) RETURN s.state AS state, s.state_version AS version"
+        found = await store.read(lambda tx, query=query: rows(tx, query, story_id=story))
+        assert found == [{"state": states[last - 1], "version": last}]
 
 
 async def test_every_order_and_repetition_gives_the_same_graph(own_graph: realparts.GraphServer) -> None:

@@ -129,7 +129,7 @@ async def test_events_become_memory_and_context_updated(
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
     with structlog.testing.capture_logs() as lines:
         await bus.publish(samples.story_created(story))
-        await bus.publish(samples.transitioned(story, 1, "planned"))
+        await bus.publish(samples.transitioned(story, 1, "DRAFT"))
         tasks = [samples.task("api"), samples.task("test", role="QA", depends_on=["api"])]
         await bus.publish(samples.plan_approved(story, plan, tasks))
         await bus.publish(decided)

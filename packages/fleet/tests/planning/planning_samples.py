@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
 import os
 import random
@@ -38,7 +39,7 @@ def some_time() -> dt.datetime:
     return dt.datetime(1900, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=random.randrange(10**15))
 
 
-def story(now: dt.datetime = NOON, **changes: Any) -> Story:
+def story(now: dt.datetime = NOON, state: Any = "BACKLOG", **changes: Any) -> Story:
     values = {
         "title": "Search",
         "brief": "Find things.",
@@ -47,7 +48,8 @@ def story(now: dt.datetime = NOON, **changes: Any) -> Story:
         "actor": "ana",
         **changes,
     }
-    return new_story(values.pop("story_id", None) or some_id("story"), **values, now=now)
+    made = new_story(values.pop("story_id", None) or some_id("story"), **values, now=now)
+    return dataclasses.replace(made, state=state)
 
 
 def task(task_id: str = "t1", **changes: Any) -> Task:

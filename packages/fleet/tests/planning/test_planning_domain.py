@@ -32,7 +32,8 @@ BAD_PLANS = [
     ({"tasks": [task(), task()]}, "task_id holds 't1' twice"),
     ({"tasks": [task(title="")]}, r"tasks\[0\].title must not be empty"),
     ({"tasks": [task(description="x" * 20_001)]}, r"tasks\[0\].description has"),
-    ({"tasks": [task(), task("t2", role="Dev")]}, r"tasks\[1\].role must be one of"),
+    ({"tasks": [task(), task("t2", description=" ")]}, r"tasks\[1\].description must not be empty \(task t2\)"),
+    ({"tasks": [task(), task("t2", role="Dev")]}, r"tasks\[1\].role must be one of .* \(task t2\)"),
     ({"tasks": [task(requirements=["x" * 2001])]}, r"tasks\[0\].requirements\[0\] has 2001"),
     ({"tasks": [task(acceptance=[""])]}, r"tasks\[0\].acceptance\[0\] must not be empty"),
     ({"tasks": [task(protocol="Best Of")]}, r"tasks\[0\].protocol must be one of auto, single"),
@@ -42,7 +43,7 @@ BAD_PLANS = [
         r"tasks\[0\].numbers of vote must be of agents, similar",
     ),
     ({"tasks": [task(protocol="best_of_n", numbers={"testers": 1.5})]}, r"tasks\[0\].numbers.testers must be a whole"),
-    ({"tasks": [task(depends_on=["t9"])]}, r"tasks\[0\].depends_on names 't9'"),
+    ({"tasks": [task(depends_on=["t9"])]}, r"tasks\[0\].depends_on names 't9', .* \(task t1\)"),
     ({"tasks": [task(), task("t2", depends_on=["t1", "t1"])]}, r"tasks\[1\].depends_on holds 't1' twice"),
     ({"tasks": [task(depends_on=["t1"])]}, "cycle of depends_on: t1 → t1"),
     ({"tasks": [task(numbers={"Testers": 1})]}, r"tasks\[0\].numbers: a name must match"),
@@ -144,6 +145,40 @@ def test_only_a_proposed_plan_can_be_approved_or_rejected() -> None:
             domain.approve(ended, "ben", NOON)
         with pytest.raises(Precondition, match=f"is {ended.state}, not proposed"):
             domain.reject(ended, "ben", "no", NOON)
+
+
+def test_an_approval_puts_aside_what_is_proposed_and_what_was_approved_before() -> None:
+    states: list[domain.PlanState] = ["proposed", "approved", "rejected", "completed", "superseded", "proposed"]
+    plans = [domain.PlanSummary(f"plan-{n}", n + 1, state, NOON) for n, state in enumerate(states)]
+    approved = domain.approve(plan(plan_id="plan-5"), "ana", NOON)
+    assert domain.superseded(approved, plans) == ("plan-0", "plan-1")
+
+
+def test_a_superseded_plan_can_be_neither_approved_nor_rejected_and_says_what_took_its_place() -> None:
+    aside = dataclasses.replace(plan(), state="superseded", superseded_by="plan-2")
+    for decide in (lambda: domain.approve(aside, "ben", NOON), lambda: domain.reject(aside, "ben", "no", NOON)):
+        with pytest.raises(Precondition, match="is superseded, not proposed: plan-2 was approved in its place"):
+            decide()
+
+
+def test_a_plan_that_was_superseded_while_it_ran_keeps_its_end_and_stays_superseded() -> None:
+    approved = domain.approve(plan(), "ana", NOON)
+    aside = dataclasses.replace(approved, state="superseded", superseded_by="plan-2")
+    ended = domain.complete(aside, aside.story.story_id, NOON)
+    assert (ended.state, ended.completed_at) == ("superseded", NOON)
+    assert domain.complete(ended, ended.story.story_id, NOON + dt.timedelta(days=1)) == ended
+    never = dataclasses.replace(plan(), state="superseded", superseded_by="plan-2")
+    with pytest.raises(Precondition, match="is superseded, not approved"):
+        domain.complete(never, never.story.story_id, NOON)
+
+
+def test_what_a_plan_holds_is_the_same_in_every_state() -> None:
+    proposed = plan(roles=["DEV"], tasks=[task()], budget=events.Budget(calls=9))
+    approved = domain.approve(proposed, "ana", NOON)
+    completed = domain.complete(approved, approved.story.story_id, NOON)
+    rejected = domain.reject(proposed, "ana", "no", NOON)
+    for later in (approved, completed, rejected):
+        assert (later.content, later.story, later.version) == (proposed.content, proposed.story, proposed.version)
 
 
 def test_only_an_approved_plan_can_be_completed_and_a_second_time_changes_nothing() -> None:

@@ -10,7 +10,7 @@ from fleet.planning import handlers, outbox
 from fleet.planning.handlers import Ports
 from fleet.planning.memory import MemoryStore
 from fleet_wire import events, tracing
-from fleet_wire.errors import AlreadyExists, Conflict, Invalid, NotFound, Unavailable
+from fleet_wire.errors import AlreadyExists, Conflict, Invalid, NotFound, Precondition, Unavailable
 
 STORY = {"title": "Search", "brief": "Find.", "acceptance": ["fast"], "phase": "", "actor": "ana"}
 
@@ -67,6 +67,8 @@ async def test_ids_that_are_none_are_refused_by_name(here: Ports) -> None:
         (handlers.get_story(here, ""), "story_id"),
         (handlers.get_plan(here, "a b"), "plan_id"),
         (handlers.propose_plan(here, "", "é", [], [task()]), "story_id"),
+        (handlers.transition_story(here, "", "a b", "start_draft", "ana", ""), "story_id"),
+        (handlers.transition_story(here, "a b", "story-1", "start_draft", "ana", ""), "request_id"),
         (handlers.approve_plan(here, "x" * 65, "ana"), "plan_id"),
         (handlers.reject_plan(here, "", "ana", "no"), "plan_id"),
     ]:
@@ -79,12 +81,67 @@ async def test_what_is_not_there_is_not_found(here: Ports) -> None:
         handlers.get_story(here, "story-9"),
         handlers.get_plan(here, "plan-9"),
         handlers.propose_plan(here, "", "story-9", [], [task()]),
+        handlers.transition_story(here, "", "story-9", "start_draft", "ana", ""),
         handlers.approve_plan(here, "plan-9", "ana"),
         handlers.reject_plan(here, "plan-9", "ana", "no"),
         handlers.complete_plan(here, events.PlanCompleted(plan_id="plan-9", story_id="s", decided=[])),
     ]:
         with pytest.raises(NotFound, match="-9"):
             await call
+
+
+async def test_a_request_id_moves_a_story_once(here: Ports, kept: MemoryStore) -> None:
+    story_id = (await handlers.create_story(here, "", **STORY)).story.story_id
+    first = await handlers.transition_story(here, "req-1", story_id, "start_draft", "ana", "")
+    again = await handlers.transition_story(here, "req-1", story_id, "start_draft", "ana", "")
+    assert again == first
+    assert (first.story.state, len(first.transitions), len(await kept.pending(10))) == ("DRAFT", 1, 2)
+    with pytest.raises(AlreadyExists, match="req-1 made another transition: start_draft"):
+        await handlers.transition_story(here, "req-1", story_id, "approve_scope", "ana", "")
+    with pytest.raises(Precondition, match="start_draft is not allowed; allowed: approve_scope"):
+        await handlers.transition_story(here, "", story_id, "start_draft", "ana", "")
+
+
+async def test_a_story_is_led_to_its_end_with_its_plan(here: Ports, kept: MemoryStore) -> None:
+    story_id = (await handlers.create_story(here, "", **STORY)).story.story_id
+
+    async def move(event: str) -> str:
+        return (await handlers.transition_story(here, "", story_id, event, "ana", "")).story.state
+
+    assert [await move(event) for event in ("start_draft", "approve_scope")] == ["DRAFT", "DESIGN"]
+    with pytest.raises(Precondition, match="no plan of the story is approved"):
+        await move("approve_design")
+    plan_id = (await handlers.propose_plan(here, "", story_id, [], [task()])).plan_id
+    await handlers.approve_plan(here, plan_id, "ana")
+    assert await move("approve_design") == "BUILD"
+    with pytest.raises(Precondition, match="the approved plan is not completed"):
+        await move("build_done")
+    await handlers.complete_plan(here, events.PlanCompleted(plan_id=plan_id, story_id=story_id, decided=["t1"]))
+    assert [await move(event) for event in ("build_done", "qa_passed", "docs_ready")] == ["TEST", "DOCS", "DONE"]
+    told = [item.event() for item in await kept.pending(20)]
+    assert [event.version for event in told if isinstance(event, events.StoryTransitioned)] == [1, 2, 3, 4, 5, 6]
+    assert [type(event).__name__ for event in told[:4]] == [
+        "StoryCreated",
+        "StoryTransitioned",
+        "StoryTransitioned",
+        "PlanApproved",
+    ]
+
+
+async def test_the_events_of_a_story_keep_their_order_where_the_clock_goes_back(kept: MemoryStore) -> None:
+    moments = iter(NOON - dt.timedelta(seconds=n) for n in range(1000))
+    here = ports(kept, now=lambda: next(moments))
+    story_id = (await handlers.create_story(here, "", **STORY)).story.story_id
+    plan_id = (await handlers.propose_plan(here, "", story_id, [], [task()])).plan_id
+    await handlers.transition_story(here, "", story_id, "start_draft", "ana", "")
+    await handlers.approve_plan(here, plan_id, "ana")
+    await handlers.transition_story(here, "", story_id, "approve_scope", "ana", "")
+    assert [item.message_id for item in await kept.pending(10)] == [
+        f"planning.story.created:{story_id}",
+        f"planning.story.transitioned:{story_id}:1",
+        f"planning.plan.approved:{plan_id}",
+        f"planning.story.transitioned:{story_id}:2",
+    ]
 
 
 async def test_pages_join_without_a_gap_though_stories_come_in_between(here: Ports) -> None:
@@ -116,19 +173,26 @@ async def test_a_page_too_large_or_an_unknown_state_is_refused(here: Ports) -> N
         await handlers.list_stories(here, 501, "", "")
     with pytest.raises(Invalid, match="plan_state"):
         await handlers.list_stories(here, 0, "", "done")
+    with pytest.raises(Invalid, match="state must be one of BACKLOG, DRAFT"):
+        await handlers.list_stories(here, 0, "", "", "draft")
 
 
 class Wire:
-    """Takes what is published; `away` makes it refuse."""
+    """A stream that takes what is published; `away` makes it refuse."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
         self.traces: list[str] = []
         self.away = False
 
-    async def publish(self, event: events.Event, timeout: dt.timedelta) -> int:
+    async def last(self, stream: str) -> tuple[int, str]:
+        return len(self.taken), self.taken[-1] if self.taken else ""
+
+    async def publish(self, event: events.Event, timeout: dt.timedelta, after: int | None) -> int:
         if self.away:
             raise Unavailable("no NATS")
+        if after != len(self.taken):
+            raise Conflict("another event follows on it")
         self.taken.append(event.message_id())
         self.traces.append(tracing.trace_id())
         return len(self.taken)
@@ -144,8 +208,8 @@ async def approved_plan(here: Ports) -> tuple[str, str]:
 async def test_events_are_published_once_in_order_and_then_forgotten(here: Ports, kept: MemoryStore) -> None:
     wire = Wire()
     ids = [*await approved_plan(here), *await approved_plan(here)]
-    await outbox.publish_pending(kept, wire.publish, asyncio.Event())
-    await outbox.publish_pending(kept, wire.publish, asyncio.Event())
+    await outbox.publish_pending(kept, wire, asyncio.Event())
+    await outbox.publish_pending(kept, wire, asyncio.Event())
     assert wire.taken == ids
     assert await kept.pending(10) == []
 
@@ -155,7 +219,7 @@ async def test_an_event_is_published_in_the_trace_of_the_request_that_made_it(he
     span = trace.SpanContext(0xABC, 0xDEF, is_remote=True, trace_flags=trace.TraceFlags(1))
     with trace.use_span(trace.NonRecordingSpan(span)):
         await handlers.create_story(here, "", **STORY)
-    await outbox.publish_pending(kept, wire.publish, asyncio.Event())
+    await outbox.publish_pending(kept, wire, asyncio.Event())
     assert wire.traces == [format(0xABC, "032x")]
 
 
@@ -164,7 +228,7 @@ async def test_the_relay_keeps_what_it_cannot_publish_says_so_and_wakes_at_once(
     here = ports(kept, woken=woken)
     reports: list[str | None] = []
     wire.away = True
-    running = asyncio.create_task(outbox.relay(kept, wire.publish, woken, reports.append, stop))
+    running = asyncio.create_task(outbox.relay(kept, wire, woken, reports.append, stop))
     await asyncio.sleep(0.05)
     assert reports == [None]
     ids = await approved_plan(here)
@@ -183,7 +247,7 @@ async def test_the_relay_keeps_what_it_cannot_publish_says_so_and_wakes_at_once(
 async def test_the_relay_finds_what_another_replica_left(kept: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "PAUSE_SECONDS", 0.05)
     wire, stop = Wire(), asyncio.Event()
-    running = asyncio.create_task(outbox.relay(kept, wire.publish, asyncio.Event(), lambda reason: None, stop))
+    running = asyncio.create_task(outbox.relay(kept, wire, asyncio.Event(), lambda reason: None, stop))
     await asyncio.sleep(0.02)
     ids = await approved_plan(ports(kept))
     await asyncio.sleep(0.2)
@@ -198,7 +262,7 @@ async def test_a_store_that_is_away_does_not_end_the_relay() -> None:
             raise Conflict("busy")
 
     stop, reports = asyncio.Event(), list[str | None]()
-    running = asyncio.create_task(outbox.relay(Away(), Wire().publish, asyncio.Event(), reports.append, stop))
+    running = asyncio.create_task(outbox.relay(Away(), Wire(), asyncio.Event(), reports.append, stop))
     await asyncio.sleep(0.05)
     assert (reports, running.done()) == (["busy"], False)
     stop.set()

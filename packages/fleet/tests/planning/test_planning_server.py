@@ -86,6 +86,81 @@ async def test_a_request_can_be_repeated(stub: "Stub") -> None:
     assert code is grpc.StatusCode.ALREADY_EXISTS
 
 
+async def test_a_story_is_led_on_by_named_events_each_published(stub: "Stub", bus: Bus) -> None:
+    story_id = (await stub.CreateStory(pb.CreateStoryRequest(title="Search"))).story.story_id
+
+    def asked(event: str, **more: str) -> pb.TransitionStoryRequest:
+        return pb.TransitionStoryRequest(**{"story_id": story_id, "event": event, "actor": "ana", **more})
+
+    request_id = some_id("req")
+    first = (await stub.TransitionStory(asked("start_draft", request_id=request_id))).story
+    assert (first.state, first.version, list(first.allowed_events)) == ("DRAFT", 1, ["approve_scope", "reject_scope"])
+    assert (await stub.TransitionStory(asked("start_draft", request_id=request_id))).story == first
+    last = (await stub.TransitionStory(asked("reject_scope", actor="agent-QA-001", reason="too big"))).story
+    assert [(item.version, item.event, item.from_state, item.to_state) for item in last.transitions] == [
+        (1, "start_draft", "BACKLOG", "DRAFT"),
+        (2, "reject_scope", "DRAFT", "BACKLOG"),
+    ]
+    assert (last.transitions[1].actor, last.transitions[1].reason) == ("agent-QA-001", "too big")
+    assert (await stub.GetStory(pb.GetStoryRequest(story_id=story_id))).story == last
+
+    async def published() -> list[events.Event]:
+        subject = "planning.story.transitioned"
+        bodies = [body for body in await on_stream(bus, subject) if story_id.encode() in body]
+        return [events.decode(subject, body) for body in bodies]
+
+    async def both() -> bool:
+        return len(await published()) == 2
+
+    await eventually(both)
+    assert [event.message_id() for event in await published()] == [
+        f"planning.story.transitioned:{story_id}:{version}" for version in (1, 2)
+    ]
+
+
+async def test_a_transition_that_is_not_allowed_answers_which_are_and_a_gate_needs_a_person(stub: "Stub") -> None:
+    story_id = (await stub.CreateStory(pb.CreateStoryRequest(title="Search"))).story.story_id
+
+    def asked(event: str, actor: str = "ana", **more: str) -> pb.TransitionStoryRequest:
+        return pb.TransitionStoryRequest(story_id=story_id, event=event, actor=actor, **more)
+
+    code, detail = await refused(stub.TransitionStory(asked("approve_scope")))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "is in BACKLOG, where approve_scope is not allowed; allowed: start_draft (to DRAFT)" in detail
+    await stub.TransitionStory(asked("start_draft"))
+    for request, word in [
+        (asked("approve_scope", actor=""), "actor"),
+        (asked("approve_scope", actor="agent-QA-001"), "actor must name a person"),
+        (asked("reject_scope"), "reason"),
+        (asked("finish"), "event must be one of"),
+    ]:
+        code, detail = await refused(stub.TransitionStory(request))
+        assert (code, word in detail) == (grpc.StatusCode.INVALID_ARGUMENT, True), (word, detail)
+    await stub.TransitionStory(asked("approve_scope"))
+    code, detail = await refused(stub.TransitionStory(asked("approve_design")))
+    assert (code, "no plan of the story is approved" in detail) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+    listed = (await stub.ListStories(pb.ListStoriesRequest(state="DESIGN", page_size=500))).stories
+    assert story_id in [story.story_id for story in listed]
+    listed = (await stub.ListStories(pb.ListStoriesRequest(state="DRAFT", page_size=500))).stories
+    assert story_id not in [story.story_id for story in listed]
+
+
+async def test_a_plan_proposed_again_is_the_next_version_and_its_approval_supersedes_the_other(stub: "Stub") -> None:
+    first = await proposed(stub)
+    await stub.ApprovePlan(pb.ApprovePlanRequest(plan_id=first.plan_id, approved_by="ana"))
+    request = pb.ProposePlanRequest(story_id=first.story_id, tasks=[proto_task(title="Otherwise")])
+    second = (await stub.ProposePlan(request)).plan
+    assert (second.plan_version, second.state) == (2, "proposed")
+    await stub.ApprovePlan(pb.ApprovePlanRequest(plan_id=second.plan_id, approved_by="ben"))
+    before = (await stub.GetPlan(pb.GetPlanRequest(plan_id=first.plan_id))).plan
+    assert (before.state, before.superseded_by, before.decided_by) == ("superseded", second.plan_id, "ana")
+    assert before.tasks == first.tasks
+    story = (await stub.GetStory(pb.GetStoryRequest(story_id=first.story_id))).story
+    assert [(item.plan_version, item.state) for item in story.plans] == [(1, "superseded"), (2, "approved")]
+    running = await stub.ListStories(pb.ListStoriesRequest(plan_state="superseded", page_size=500))
+    assert first.story_id in [item.story_id for item in running.stories]
+
+
 async def test_a_plan_comes_back_whole_with_its_story(stub: "Stub") -> None:
     tasks = [
         proto_task(requirements=["tests"], acceptance=["green"]),
@@ -208,6 +283,8 @@ BAD = [
     ("ListStories", pb.ListStoriesRequest(page_size=501), "page_size"),
     ("ListStories", pb.ListStoriesRequest(page_token="x"), "page_token"),
     ("ListStories", pb.ListStoriesRequest(plan_state="x"), "plan_state"),
+    ("ListStories", pb.ListStoriesRequest(state="x"), "state"),
+    ("TransitionStory", pb.TransitionStoryRequest(event="start_draft", actor="ana"), "story_id"),
     ("ProposePlan", pb.ProposePlanRequest(roles=["DEV"]), "story_id"),
     ("GetPlan", pb.GetPlanRequest(plan_id="a/b"), "plan_id"),
     ("ApprovePlan", pb.ApprovePlanRequest(approved_by="ana"), "plan_id"),
@@ -217,6 +294,7 @@ BAD_OF_A_STORY = [
     ({}, "tasks"),
     ({"roles": ["Developer"]}, "roles[0]"),
     ({"tasks": [proto_task(role="")]}, "tasks[0].role"),
+    ({"tasks": [proto_task("index", description="")]}, "tasks[0].description must not be empty (task index)"),
     ({"tasks": [proto_task(), proto_task()]}, "task_id"),
     ({"tasks": [proto_task(depends_on=["t9"])]}, "tasks[0].depends_on"),
     ({"tasks": [proto_task(depends_on=["t2"]), proto_task("t2", depends_on=["t1"])]}, "t1 → t2 → t1"),
@@ -228,6 +306,7 @@ UNKNOWN = [
     ("ProposePlan", pb.ProposePlanRequest(story_id="story-9", roles=["DEV"])),
     ("GetPlan", pb.GetPlanRequest(plan_id="plan-9")),
     ("ApprovePlan", pb.ApprovePlanRequest(plan_id="plan-9", approved_by="ana")),
+    ("TransitionStory", pb.TransitionStoryRequest(story_id="story-9", event="start_draft", actor="ana")),
     ("RejectPlan", pb.RejectPlanRequest(plan_id="plan-9", rejected_by="ana", reason="r")),
 ]
 
@@ -270,6 +349,7 @@ async def test_a_finished_plan_is_marked_also_when_told_twice(stub: "Stub", bus:
         return (await stub.GetPlan(pb.GetPlanRequest(plan_id=plan.plan_id))).plan.state == "completed"
 
     await eventually(completed)
+    assert (await stub.GetPlan(pb.GetPlanRequest(plan_id=plan.plan_id))).plan.HasField("completed_at")
     running = await stub.ListStories(pb.ListStoriesRequest(plan_state="approved", page_size=500))
     assert plan.plan_id not in [item.plan_id for story in running.stories for item in story.plans]
     code, _ = await refused(stub.ApprovePlan(pb.ApprovePlanRequest(plan_id=plan.plan_id, approved_by="ana")))

@@ -11,10 +11,10 @@ from planning_samples import NOON, plan, some_id, some_time, story, task
 
 from fleet.bolt import Graph, rows
 from fleet.planning import domain
-from fleet.planning.domain import Plan, Story
+from fleet.planning.domain import Plan, Story, StoryWithPlans
 from fleet.planning.graph import GraphStore
 from fleet.planning.memory import MemoryStore
-from fleet.planning.store import Outgoing, Store, outgoing, position
+from fleet.planning.store import Change, Outgoing, PlanStep, Store, StoryStep, outgoing, position
 from fleet.settings import GraphSettings
 from fleet_wire import events
 from fleet_wire.errors import NotFound, Precondition
@@ -43,10 +43,11 @@ async def kept_story(store: Store, now: dt.datetime = NOON, **changes: object) -
     return await store.create_story(new, told(new))
 
 
-def approving(by: str) -> object:
-    def step(current: Plan) -> tuple[Plan, Outgoing]:
+def approving(by: str) -> PlanStep:
+    def step(current: Plan, of: StoryWithPlans) -> Change:
         approved = domain.approve(current, by, NOON)
-        return approved, outgoing(domain.approved_event(approved), NOON)
+        event = outgoing(domain.approved_event(approved), NOON)
+        return Change(of.story, approved, domain.superseded(approved, of.plans), event)
 
     return step
 
@@ -171,7 +172,7 @@ async def test_a_change_and_its_event_are_saved_together(store: Store) -> None:
 async def test_a_change_that_is_refused_saves_nothing(store: Store) -> None:
     saved = await store.propose_plan(plan(of=await kept_story(store)))
 
-    def refuse(current: Plan) -> tuple[Plan, None]:
+    def refuse(current: Plan, of: StoryWithPlans) -> Change:
         raise Precondition("no")
 
     with pytest.raises(Precondition, match="no"):
@@ -194,6 +195,119 @@ async def test_of_many_approvals_at_once_exactly_one_wins(store: Store) -> None:
     assert item.event() == domain.approved_event(won[0])
 
 
+async def test_of_two_plans_of_a_story_approved_at_once_one_wins(store: Store) -> None:
+    of = await kept_story(store)
+    plans = [await store.propose_plan(plan(of=of)) for _ in range(4)]
+    answers = await asyncio.gather(
+        *(store.change_plan(item.plan_id, approving("ana")) for item in plans), return_exceptions=True
+    )
+    [won] = [answer for answer in answers if isinstance(answer, Plan)]
+    told = [str(answer) for answer in answers if isinstance(answer, Precondition)]
+    assert len(told) == 3
+    assert all(f"is superseded, not proposed: {won.plan_id} was approved in its place" in words for words in told)
+    found = await store.story(of.story_id)
+    assert found is not None
+    assert sorted(item.state for item in found.plans) == ["approved", *["superseded"] * 3]
+    for item in plans:
+        kept = await store.plan(item.plan_id)
+        assert kept is not None
+        assert kept.superseded_by == ("" if kept.plan_id == won.plan_id else won.plan_id)
+        assert kept.content == item.content
+    approvals = [item for item in await store.pending(1000) if "plan.approved" in item.message_id]
+    assert [item.event() for item in approvals if of.story_id == item.story_id] == [domain.approved_event(won)]
+
+
+async def test_an_approval_supersedes_the_plan_that_was_approved_before(store: Store) -> None:
+    of = await kept_story(store)
+    first, second = [await store.propose_plan(plan(of=of)) for _ in range(2)]
+    await store.change_plan(second.plan_id, approving("ana"))
+    third = await store.propose_plan(plan(of=of))
+    await store.change_plan(third.plan_id, approving("ben"))
+    found = await store.story(of.story_id)
+    assert found is not None
+    assert [(item.version, item.state) for item in found.plans] == [
+        (1, "superseded"),
+        (2, "superseded"),
+        (3, "approved"),
+    ]
+    before = [await store.plan(item.plan_id) for item in (first, second)]
+    assert [(item.superseded_by, item.decided_by) for item in before if item] == [
+        (second.plan_id, ""),
+        (third.plan_id, "ana"),
+    ]
+
+
+def drafting(actor: str) -> StoryStep:
+    """Starts the draft, under an id of its own."""
+
+    def step(whole: StoryWithPlans) -> tuple[Story, domain.Transitioned, Outgoing]:
+        moved, record = domain.transition(whole, f"transition-{actor}", "start_draft", actor, "", NOON)
+        return moved, record, outgoing(domain.transitioned_event(record), record.transitioned_at)
+
+    return step
+
+
+async def test_a_transition_and_its_event_are_saved_together_once(store: Store) -> None:
+    saved, actor = await kept_story(store), some_id("person")
+    record = await store.transition_story(saved.story_id, f"transition-{actor}", drafting(actor))
+    again = await store.transition_story(saved.story_id, f"transition-{actor}", drafting(actor))
+    assert again == record
+    found = await store.story(saved.story_id)
+    assert found is not None
+    assert found.transitions == (record,)
+    assert (found.story.state, found.story.version, found.story.changed_at) == ("DRAFT", 1, record.transitioned_at)
+    mine = [item for item in await store.pending(1000) if item.story_id == saved.story_id]
+    assert [item.event() for item in mine] == [domain.created_event(saved), domain.transitioned_event(record)]
+    with pytest.raises(NotFound):
+        await store.transition_story(some_id("story"), "transition-9", drafting(actor))
+
+
+async def test_of_many_transitions_at_once_exactly_one_wins(store: Store) -> None:
+    saved = await kept_story(store)
+    people = [some_id("person") for _ in range(8)]
+    answers = await asyncio.gather(
+        *(store.transition_story(saved.story_id, f"transition-{who}", drafting(who)) for who in people),
+        return_exceptions=True,
+    )
+    [won] = [answer for answer in answers if isinstance(answer, domain.Transitioned)]
+    told = [str(answer) for answer in answers if isinstance(answer, Precondition)]
+    assert len(told) == 7
+    assert all("is in DRAFT, where start_draft is not allowed; allowed: approve_scope" in words for words in told)
+    found = await store.story(saved.story_id)
+    assert found is not None
+    assert found.transitions == (won,)
+
+
+async def test_stories_can_be_asked_for_by_their_state(store: Store) -> None:
+    start = some_time()
+    first, second = [await kept_story(store, now=start + dt.timedelta(microseconds=n)) for n in range(2)]
+    actor = some_id("person")
+    await store.transition_story(first.story_id, f"transition-{actor}", drafting(actor))
+    after = position(story(now=start + dt.timedelta(seconds=1), story_id="x"))
+    assert [item.story.story_id for item in await store.stories(1, after, state="DRAFT")] == [first.story_id]
+    assert [item.story.story_id for item in await store.stories(1, after, state="BACKLOG")] == [second.story_id]
+
+
+async def test_a_story_that_was_saved_before_there_were_states_is_in_the_backlog(graph_settings: GraphSettings) -> None:
+    graph = Graph(graph_settings)
+    store = GraphStore(graph)
+    await store.prepare()
+    saved = await kept_story(store, now=some_time())
+    old = "MATCH (s:PlanningStory {story_id: $story_id}) REMOVE s.state, s.version, s.changed_at"
+    await graph.write(lambda tx: rows(tx, old, story_id=saved.story_id))
+    found = await store.story(saved.story_id)
+    assert found is not None
+    assert found.story == saved
+    listed = await store.stories(1, position(saved) + "~", state="BACKLOG")
+    assert [item.story for item in listed] == [saved]
+    actor = some_id("person")
+    moved = await store.transition_story(saved.story_id, f"transition-{actor}", drafting(actor))
+    assert moved.version == 1
+    for item in await store.pending(1000):
+        await store.forget(item.message_id)
+    await graph.close()
+
+
 async def test_stories_come_newest_first_and_page_by_page(store: Store) -> None:
     start = some_time()
     stories = [await kept_story(store, now=start + dt.timedelta(microseconds=n // 2)) for n in range(6)]
@@ -210,8 +324,7 @@ async def test_stories_can_be_asked_for_by_the_state_of_a_plan(store: Store) -> 
     with_two, with_one, without = [await kept_story(store, now=start + dt.timedelta(microseconds=n)) for n in range(3)]
     two = [await store.propose_plan(plan(of=with_two)) for _ in range(2)]
     await store.propose_plan(plan(of=with_one))
-    for item in two:
-        await store.change_plan(item.plan_id, approving("ana"))
+    await store.change_plan(two[1].plan_id, approving("ana"))
     after = position(story(now=start + dt.timedelta(seconds=1), story_id="x"))
     mine = {with_two.story_id, with_one.story_id, without.story_id}
 
@@ -221,6 +334,7 @@ async def test_stories_can_be_asked_for_by_the_state_of_a_plan(store: Store) -> 
 
     assert await ids("approved") == [with_two.story_id]
     assert await ids("proposed") == [with_one.story_id]
+    assert await ids("superseded") == [with_two.story_id]
     assert await ids("completed") == []
 
 
@@ -229,7 +343,8 @@ async def test_planning_writes_no_nodes_but_its_own(bolt: Graph) -> None:
     await kept.prepare()
     saved = await kept.propose_plan(plan(of=await kept_story(kept)))
     await kept.change_plan(saved.plan_id, approving("ana"))
-    story_id = saved.story.story_id
+    story_id, actor = saved.story.story_id, some_id("person")
+    await kept.transition_story(story_id, f"transition-{actor}", drafting(actor))
 
     async def labels(tx: object) -> list[dict[str, object]]:
         query = (
@@ -239,4 +354,4 @@ async def test_planning_writes_no_nodes_but_its_own(bolt: Graph) -> None:
         return await rows(tx, query, story_id=story_id, plan_id=saved.plan_id)  # type: ignore[arg-type]
 
     found = {tuple(row["labels"]) for row in await bolt.read(labels)}
-    assert found == {("PlanningStory",), ("PlanningPlan",), ("PlanningOutbox",)}
+    assert found == {("PlanningStory",), ("PlanningPlan",), ("PlanningTransition",), ("PlanningOutbox",)}

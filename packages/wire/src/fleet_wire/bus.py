@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from fleet_wire import clock, events, logs, tracing
-from fleet_wire.errors import Invalid, Unavailable
+from fleet_wire.errors import Conflict, Invalid, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +32,10 @@ TRANSIENT = (
 """What a NATS call raises while the server, its JetStream or a stream is away for the moment."""
 
 SCHEDULE_SUBJECT = "timers.schedule"
+
+WRONG_LAST_SEQUENCE = (10071, 10164)
+NO_MESSAGE = 10037
+"""What JetStream's API says by number: another message than the expected one was the last; there is no such message."""
 
 
 T = TypeVar("T")
@@ -70,13 +74,38 @@ class Bus:
         """Whether the server can be reached right now."""
         return bool(self.client.is_connected)
 
-    async def publish(self, event: events.Event, timeout: dt.timedelta = dt.timedelta(seconds=30)) -> int:
+    async def publish(
+        self, event: events.Event, timeout: dt.timedelta = dt.timedelta(seconds=30), after: Optional[int] = None
+    ) -> int:
         """Publishes with acknowledgement and answers with the stream's sequence.
 
         Tries again under the same message id until `timeout`; then raises Unavailable. The server drops repetitions within
-        its two minutes, consumers recognise later ones by the ids in the body.
+        its two minutes, consumers recognise later ones by the ids in the body. With `after` the event is only taken as the
+        one that follows on that sequence; raises Conflict where another is there already.
         """
-        return await self._publish(event.subject(), event, events.encode(event), self.headers(event), timeout)
+        headers = self.headers(event)
+        if after is not None:
+            headers["Nats-Expected-Last-Sequence"] = str(after)
+        try:
+            return await self._publish(event.subject(), event, events.encode(event), headers, timeout)
+        except nats.js.errors.APIError as error:
+            if error.err_code in WRONG_LAST_SEQUENCE:
+                raise Conflict(f"{event.message_id()} does not follow on {after}: another event does") from error
+            raise
+
+    async def last(self, stream: str) -> tuple[int, str]:
+        """The sequence of a stream's last message, 0 where there never was one, and its message id, empty where it is gone.
+        Raises Unavailable."""
+        try:
+            sequence = (await self.js.stream_info(stream)).state.last_seq
+            headers = (await self.js.get_msg(stream, sequence)).headers if sequence else None
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code == NO_MESSAGE:
+                return sequence, ""
+            raise Unavailable(f"stream {stream} does not exist: run `fleet streams apply`") from error
+        except TRANSIENT as error:
+            raise Unavailable(f"stream {stream} cannot be reached: {reason_of(error)}") from error
+        return sequence, (headers or {}).get("Nats-Msg-Id", "")
 
     async def schedule(
         self, event: events.Event, at: dt.datetime, timeout: dt.timedelta = dt.timedelta(seconds=30)

@@ -61,12 +61,17 @@ class StoryCreated(Event, frozen=True, kw_only=True):
 
 
 class StoryTransitioned(Event, frozen=True, kw_only=True):
+    """`version` counts the story's transitions from 1; `event` is the name under which this one was asked for."""
+
     TYPE: ClassVar[str] = "planning.story.transitioned"
     story_id: Id
     from_state: str = msgspec.field(name="from")
     to_state: str = msgspec.field(name="to")
     actor: str
     version: int
+    event: str = ""
+    reason: str = ""
+    transitioned_at: Optional[Time] = None
 
     def key(self) -> str:
         return f"{self.story_id}:{self.version}"

@@ -14,6 +14,8 @@ ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
 ROLES = ("DEV", "QA", "ARCHITECT", "DEVOPS", "DATA")
 DELIBERATION = "delib"
 """What the ids of deliberations begin with."""
+AGENT = "agent"
+"""What the ids of agents begin with."""
 
 _ID = re.compile(ID_PATTERN)
 
@@ -60,4 +62,9 @@ def decision_id(deliberation: str) -> str:
 
 def agent_id(role: str, number: int) -> str:
     """Id of a council's `number`-th seat, from 1."""
-    return f"agent-{role}-{number:03d}"
+    return f"{AGENT}-{role}-{number:03d}"
+
+
+def is_agent(value: str) -> bool:
+    """Whether an id is one that `agent_id` makes."""
+    return value.startswith(f"{AGENT}-")

@@ -17,15 +17,12 @@ import structlog
 from nats.js.api import DeliverPolicy, RawStreamMsg
 
 from fleet_wire import clock
-from fleet_wire.bus import TRANSIENT, Bus, patiently, reason_of
+from fleet_wire.bus import NO_MESSAGE, TRANSIENT, WRONG_LAST_SEQUENCE, Bus, patiently, reason_of
 from fleet_wire.errors import Conflict, Invalid, Unavailable
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-WRONG_LAST_SEQUENCE = (10071, 10164)
-NO_MESSAGE = 10037
 
 
 class Entry(Generic[T]):

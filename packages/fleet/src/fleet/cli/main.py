@@ -50,6 +50,7 @@ COMMANDS = {
     "demo": Lazy("fleet.cli.demo:demo", "Run a plan through all eight steps and show each of them."),
     "status": Lazy("fleet.cli.status:status", "Show where every part is, and whether it is ready."),
     "watch": Lazy("fleet.cli.watch:watch", "Follow events as they happen."),
+    "story": Lazy("fleet.cli.story:app", "Create stories, and lead them from state to state."),
     "plan": Lazy("fleet.cli.plan:app", "Submit, look at, approve, reject and cancel plans."),
     "task": Lazy("fleet.cli.task:app", "Run a failed task of a plan again."),
     "council": Lazy("fleet.cli.council:app", "Make, list and remove councils."),

@@ -26,6 +26,8 @@ def plan(answer: planning_pb2.GetPlanResponse) -> RenderableType:
         ("proposed", tables.moment(found.proposed_at)),
         ("decided", f"{tables.moment(found.decided_at)} by {found.decided_by}" if found.decided_by else ""),
         ("reason", found.reject_reason),
+        ("superseded by", found.superseded_by),
+        ("completed", tables.moment(found.completed_at)),
         ("roles", ", ".join(found.roles)),
         ("budget", tables.budget(found.budget)),
     ]
@@ -57,6 +59,48 @@ def plan_progress(answer: orchestrator_pb2.GetPlanProgressResponse) -> Renderabl
         cells = (task.task_id, task.role, task.state, str(task.number or 1), task.deliberation_id, task.reason)
         table.add_row(*(Text(safe.line(cell)) for cell in cells))
     return Group(tables.facts(facts), table)
+
+
+def story(found: planning_pb2.Story) -> RenderableType:
+    """A story with its plans and the transitions it made."""
+    parts: list[RenderableType] = [
+        tables.facts(
+            [
+                ("story", found.story_id),
+                ("title", found.title),
+                ("state", found.state),
+                ("next", allowed(found)),
+                ("brief", found.brief),
+                ("acceptance", "\n".join(found.acceptance)),
+                ("phase", found.phase),
+                ("created", tables.moment(found.created_at)),
+            ]
+        )
+    ]
+    if found.plans:
+        parts.append(plans([found]))
+    if found.transitions:
+        made = tables.table("event", "to", "by", "at", "reason")
+        for one in found.transitions:
+            cells = (one.event, one.to_state, one.actor, tables.moment(one.transitioned_at), one.reason)
+            made.add_row(*(Text(safe.line(cell)) for cell in cells))
+        parts.append(made)
+    return Group(*parts)
+
+
+def stories(found: Iterable[planning_pb2.Story]) -> Table:
+    """Each story in a line, with its newest plan."""
+    table = tables.table("story", "state", "plan", "created", "title")
+    for one in found:
+        newest = f"version {one.plans[-1].plan_version}, {one.plans[-1].state}" if one.plans else ""
+        cells = (one.story_id, one.state, newest, tables.moment(one.created_at), one.title)
+        table.add_row(*(Text(safe.line(cell)) for cell in cells))
+    return table
+
+
+def allowed(story: planning_pb2.Story) -> str:
+    """The events that a story's state has, on one line."""
+    return safe.line(", ".join(story.allowed_events)) or "nothing, it is the last state"
 
 
 def plans(stories: Iterable[planning_pb2.Story]) -> Table:

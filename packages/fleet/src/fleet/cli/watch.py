@@ -123,7 +123,8 @@ async def _plan(to: Clients, name: str) -> tuple[Target, dt.datetime]:
     plan = (await call(to.planning.GetPlan(asked, timeout=RPC_SECONDS), "planning")).plan
     target = Target("plan", name, (ids.deliberation_id(name, task.task_id, 1) for task in plan.tasks))
     # A plan that is over has no event to wait for, or one that the stream may have dropped since.
-    target.ended = plan.state in ("completed", "rejected")
+    never_ran = plan.state == "rejected" or (plan.state == "superseded" and not plan.decided_by)
+    target.ended = never_ran or plan.HasField("completed_at") or plan.state == "completed"
     return target, _since(plan.proposed_at)
 
 

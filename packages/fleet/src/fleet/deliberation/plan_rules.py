@@ -42,10 +42,12 @@ def check_order(needs: Mapping[str, Sequence[str]]) -> None:
 
     `needs` has the depends_on of each task_id, in the order of the plan's tasks.
     """
-    for index, wanted in enumerate(needs.values()):
-        for task_id in wanted:
-            if task_id not in needs:
-                raise Invalid(f"tasks[{index}].depends_on names {task_id[:80]!r}, which is no task of this plan")
+    for index, (task_id, wanted) in enumerate(needs.items()):
+        for other in wanted:
+            if other not in needs:
+                raise Invalid(
+                    f"tasks[{index}].depends_on names {other[:80]!r}, which is no task of this plan (task {task_id[:80]})"
+                )
     try:
         graphlib.TopologicalSorter(needs).prepare()
     except graphlib.CycleError as error:

@@ -1,7 +1,12 @@
-"""The rules of stories and plans, on plain values: what may be proposed, and which state follows which.
+"""The rules of stories and plans, on plain values: what may be proposed, and which state of a plan follows which.
 
     proposed ──approve──▶ approved ──complete──▶ completed
-        └─────reject────▶ rejected
+        ├─────reject────▶ rejected     │
+        └─────────────────┬────────────┘
+      another is approved └▶ superseded
+
+A story has at most one approved plan. What a plan holds never changes: who wants another proposes the next version. The states
+of a story are in transitions.py.
 
 Limits, in characters unless said otherwise. They keep texts readable and prompts finite; that a whole plan fits into its
 event (MAX_MESSAGE_BYTES of JSON) is checked beside them, when it is proposed.
@@ -16,11 +21,13 @@ import msgspec
 
 from fleet.deliberation.plan_rules import check_order
 from fleet.planmessages import NO_LIMITS, check_budget, check_how
+from fleet.planning import transitions
+from fleet.planning.transitions import StoryState
 from fleet_wire import events
 from fleet_wire.errors import Invalid, Precondition
 from fleet_wire.ids import check_id, check_role
 
-PlanState = Literal["proposed", "approved", "rejected", "completed"]
+PlanState = Literal["proposed", "approved", "rejected", "completed", "superseded"]
 PLAN_STATES: tuple[PlanState, ...] = get_args(PlanState)
 PHASES: tuple[events.StoryPhase, ...] = get_args(events.StoryPhase)
 
@@ -40,7 +47,8 @@ Task = events.PlanTask
 
 @dataclasses.dataclass(frozen=True)
 class Story:
-    """What the team wants. `actor` is who asked, for the record."""
+    """What the team wants. `actor` is who asked, for the record. `version` counts its transitions; `changed_at` is when the
+    last of those, or of its approvals, was."""
 
     story_id: str
     title: str
@@ -49,17 +57,45 @@ class Story:
     phase: events.StoryPhase
     actor: str
     created_at: dt.datetime
+    state: StoryState = transitions.FIRST
+    version: int = 0
+    changed_at: dt.datetime | None = None
 
     @property
     def content(self) -> tuple[object, ...]:
         """What two requests under one request_id must share."""
         return (self.title, self.brief, self.acceptance, self.phase)
 
+    @property
+    def last_event_at(self) -> dt.datetime:
+        return self.changed_at or self.created_at
+
+
+@dataclasses.dataclass(frozen=True)
+class Transitioned:
+    """A transition that a story made, its `version`-th: who asked for it, and why where that was said."""
+
+    transition_id: str
+    story_id: str
+    version: int
+    event: str
+    from_state: StoryState
+    to_state: StoryState
+    actor: str
+    reason: str
+    transitioned_at: dt.datetime
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What two requests under one request_id must share."""
+        return (self.story_id, self.event, self.actor, self.reason)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """How a story is to be done. `story` is as it was when the plan was proposed; `version` counts the story's plans
-    from 1; `decided_…` tell of the approval or rejection; `budget` is that of all tasks together."""
+    from 1; `decided_…` tell of the approval or rejection; `budget` is that of all tasks together; `superseded_by` is the plan
+    that was approved in its place."""
 
     plan_id: str
     story: Story
@@ -73,6 +109,7 @@ class Plan:
     reject_reason: str = ""
     completed_at: dt.datetime | None = None
     budget: events.Budget = NO_LIMITS
+    superseded_by: str = ""
 
     @property
     def content(self) -> tuple[object, ...]:
@@ -90,10 +127,11 @@ class PlanSummary:
 
 @dataclasses.dataclass(frozen=True)
 class StoryWithPlans:
-    """A story and its plans, oldest first."""
+    """A story, its plans and its transitions, oldest first. A listing leaves the transitions out."""
 
     story: Story
     plans: tuple[PlanSummary, ...] = ()
+    transitions: tuple[Transitioned, ...] = ()
 
 
 def new_story(
@@ -108,6 +146,23 @@ def new_story(
     if chosen not in PHASES:
         raise Invalid(f"phase must be one of {', '.join(PHASES)}, or empty for build, not {phase[:80]!r}")
     return Story(story_id, title, brief, tuple(acceptance), chosen, actor, now)
+
+
+def transition(
+    whole: StoryWithPlans, transition_id: str, event: str, actor: str, reason: str, now: dt.datetime
+) -> tuple[Story, Transitioned]:
+    """The story in its next state, and the record of how it got there. Raises Invalid naming the field that is wrong, and
+    Precondition naming the events that the story's state has, or what is missing."""
+    _text("actor", actor, MAX_PERSON, needed=True)
+    _text("reason", reason, MAX_REASON)
+    story = whole.story
+    asked = transitions.Asked(actor, reason, [plan.state for plan in whole.plans])
+    found = transitions.find(story.story_id, story.state, event, asked)
+    moment, version = later(now, story.last_event_at), story.version + 1
+    record = Transitioned(
+        transition_id, story.story_id, version, event, found.from_state, found.to_state, actor, reason, moment
+    )
+    return dataclasses.replace(story, state=found.to_state, version=version, changed_at=moment), record
 
 
 def new_plan(
@@ -143,7 +198,11 @@ def check_roles_and_tasks(roles: Sequence[str], tasks: Sequence[Task]) -> None:
     if len(tasks) > MAX_TASKS:
         raise Invalid(f"tasks holds {len(tasks)} tasks, above the limit of {MAX_TASKS}")
     for index, task in enumerate(tasks):
-        _check_task(f"tasks[{index}]", task)
+        check_id(f"tasks[{index}].task_id", task.task_id)
+        try:
+            _check_task(f"tasks[{index}]", task)
+        except Invalid as error:
+            raise Invalid(f"{error} (task {task.task_id})") from error
     _distinct("task_id", [task.task_id for task in tasks])
     unused = [role for role in roles if tasks and role not in {task.role for task in tasks}]
     if unused:
@@ -168,20 +227,44 @@ def reject(plan: Plan, by: str, reason: str, now: dt.datetime) -> Plan:
     )
 
 
+def superseded(approved: Plan, plans: Sequence[PlanSummary]) -> tuple[str, ...]:
+    """Which of the story's plans an approval puts aside: those that are proposed, and the one that was approved before."""
+    return tuple(
+        plan.plan_id for plan in plans if plan.plan_id != approved.plan_id and plan.state in ("proposed", "approved")
+    )
+
+
 def complete(plan: Plan, story_id: str, now: dt.datetime) -> Plan:
-    """The plan as completed; the same where it is already. Raises Precondition where it was never approved."""
+    """The plan as completed; the same where it is already. One that was superseded while it ran stays so, and keeps the time
+    of its end. Raises Precondition where it was never approved."""
     if plan.story.story_id != story_id:
         raise Invalid(f"story_id of {plan.plan_id} is {plan.story.story_id}, not {story_id}")
-    if plan.state == "completed":
+    if plan.completed_at is not None:
         return plan
-    if plan.state != "approved":
-        raise Precondition(f"plan {plan.plan_id} is {plan.state}, not approved, and cannot be completed")
-    return dataclasses.replace(plan, state="completed", completed_at=now)
+    if plan.state == "approved":
+        return dataclasses.replace(plan, state="completed", completed_at=now)
+    if plan.state == "superseded" and plan.decided_at is not None:
+        return dataclasses.replace(plan, completed_at=now)
+    raise Precondition(f"plan {plan.plan_id} is {plan.state}, not approved, and cannot be completed")
 
 
 def created_event(story: Story) -> events.StoryCreated:
     """What is published of a new story."""
     return events.StoryCreated(story_id=story.story_id, title=story.title, brief=story.brief)
+
+
+def transitioned_event(record: Transitioned) -> events.StoryTransitioned:
+    """What is published of a transition."""
+    return events.StoryTransitioned(
+        story_id=record.story_id,
+        from_state=record.from_state,
+        to_state=record.to_state,
+        actor=record.actor,
+        version=record.version,
+        event=record.event,
+        reason=record.reason,
+        transitioned_at=record.transitioned_at,
+    )
 
 
 def approved_event(plan: Plan) -> events.PlanApproved:
@@ -210,20 +293,29 @@ def check_plan_state(field: str, value: str) -> PlanState | None:
     return cast(PlanState, value) or None
 
 
+def check_story_state(field: str, value: str) -> StoryState | None:
+    """The state, None for an empty value; raises Invalid naming the field otherwise."""
+    if value and value not in transitions.STATES:
+        raise Invalid(f"{field} must be one of {', '.join(transitions.STATES)}, or empty, not {value[:80]!r}")
+    return cast(StoryState, value) or None
+
+
 def later(now: dt.datetime, than: dt.datetime) -> dt.datetime:
     """Now, or a microsecond after what came before it: the clocks of two replicas may differ, the order must not."""
     return max(now, than + dt.timedelta(microseconds=1))
 
 
 def _must_be_proposed(plan: Plan) -> None:
+    if plan.state == "superseded":
+        instead = plan.superseded_by
+        raise Precondition(f"plan {plan.plan_id} is superseded, not proposed: {instead} was approved in its place")
     if plan.state != "proposed":
-        raise Precondition(f"plan {plan.plan_id} is {plan.state}, not proposed")
+        raise Precondition(f"plan {plan.plan_id} is {plan.state}, not proposed: {plan.decided_by} decided on it")
 
 
 def _check_task(field: str, task: Task) -> None:
-    check_id(f"{field}.task_id", task.task_id)
     _text(f"{field}.title", task.title, MAX_TITLE, needed=True)
-    _text(f"{field}.description", task.description, MAX_DESCRIPTION)
+    _text(f"{field}.description", task.description, MAX_DESCRIPTION, needed=True)
     check_role(f"{field}.role", task.role)
     _items(f"{field}.requirements", task.requirements)
     _items(f"{field}.acceptance", task.acceptance)

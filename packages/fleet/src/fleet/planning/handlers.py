@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from fleet import paging
 from fleet.planmessages import NO_LIMITS
 from fleet.planning import domain
-from fleet.planning.domain import Plan, StoryWithPlans, Task
-from fleet.planning.store import Outgoing, Store, outgoing, position
+from fleet.planning.domain import Plan, Story, StoryWithPlans, Task, Transitioned
+from fleet.planning.store import Change, Outgoing, Store, outgoing, position
 from fleet_wire import events
 from fleet_wire.errors import AlreadyExists, NotFound
 from fleet_wire.ids import check_id, derived
@@ -48,17 +48,37 @@ async def get_story(ports: Ports, story_id: str) -> StoryWithPlans:
 
 
 async def list_stories(
-    ports: Ports, page_size: int, page_token: str, plan_state: str
+    ports: Ports, page_size: int, page_token: str, plan_state: str, state: str = ""
 ) -> tuple[list[StoryWithPlans], str]:
     """A page of stories, newest first, and the token of the next one, empty on the last.
 
     A token names the last story of its page, so stories that come in between move nothing.
     """
     limit = paging.size(page_size)
-    state = domain.check_plan_state("plan_state", plan_state)
-    found = await ports.store.stories(limit + 1, _before(page_token), state)
+    of_plan = domain.check_plan_state("plan_state", plan_state)
+    of_story = domain.check_story_state("state", state)
+    found = await ports.store.stories(limit + 1, _before(page_token), of_plan, of_story)
     page = found[:limit]
     return page, paging.token(position(page[-1].story)) if len(found) > limit else ""
+
+
+async def transition_story(
+    ports: Ports, request_id: str, story_id: str, event: str, actor: str, reason: str
+) -> StoryWithPlans:
+    """Moves a story by the named event and publishes that; the same request_id moves it once. Of two at once that lead to
+    different states, one gets Precondition."""
+    check_id("story_id", story_id)
+    now, transition_id = ports.now(), _id(ports, "transition", request_id)
+
+    def step(whole: StoryWithPlans) -> tuple[Story, Transitioned, Outgoing]:
+        story, record = domain.transition(whole, transition_id, event, actor, reason, now)
+        return story, record, outgoing(domain.transitioned_event(record), record.transitioned_at)
+
+    kept = await ports.store.transition_story(story_id, transition_id, step)
+    if kept.content != (story_id, event, actor, reason):
+        raise AlreadyExists(f"request_id {request_id} made another transition: {kept.event} of {kept.story_id}")
+    ports.committed()
+    return await get_story(ports, story_id)
 
 
 async def propose_plan(
@@ -86,12 +106,16 @@ async def get_plan(ports: Ports, plan_id: str) -> Plan:
 
 
 async def approve_plan(ports: Ports, plan_id: str, approved_by: str) -> Plan:
-    """Approves a proposed plan and publishes it. Of two at once, one gets Precondition."""
+    """Approves a proposed plan, which supersedes the others of its story, and publishes it. Of two at once, of this plan or of
+    two of one story, one gets Precondition."""
     now = ports.now()
 
-    def step(plan: Plan) -> tuple[Plan, Outgoing]:
-        approved = domain.approve(plan, approved_by, now)
-        return approved, outgoing(domain.approved_event(approved), approved.decided_at or now)
+    def step(plan: Plan, whole: StoryWithPlans) -> Change:
+        approved = domain.approve(plan, approved_by, domain.later(now, whole.story.last_event_at))
+        assert approved.decided_at is not None, "an approved plan has the time of its approval"
+        story = dataclasses.replace(whole.story, changed_at=approved.decided_at)
+        event = outgoing(domain.approved_event(approved), approved.decided_at)
+        return Change(story, approved, domain.superseded(approved, whole.plans), event)
 
     approved = await ports.store.change_plan(check_id("plan_id", plan_id), step)
     ports.committed()
@@ -102,14 +126,17 @@ async def reject_plan(ports: Ports, plan_id: str, rejected_by: str, reason: str)
     """Rejects a proposed plan."""
     now = ports.now()
     return await ports.store.change_plan(
-        check_id("plan_id", plan_id), lambda plan: (domain.reject(plan, rejected_by, reason, now), None)
+        check_id("plan_id", plan_id),
+        lambda plan, whole: Change(whole.story, domain.reject(plan, rejected_by, reason, now)),
     )
 
 
 async def complete_plan(ports: Ports, event: events.PlanCompleted) -> Plan:
     """Notes that the orchestrator has finished an approved plan; again changes nothing."""
     now = ports.now()
-    return await ports.store.change_plan(event.plan_id, lambda plan: (domain.complete(plan, event.story_id, now), None))
+    return await ports.store.change_plan(
+        event.plan_id, lambda plan, whole: Change(whole.story, domain.complete(plan, event.story_id, now))
+    )
 
 
 def _id(ports: Ports, kind: str, request_id: str) -> str:

@@ -22,7 +22,7 @@ from fleet_wire.settings import load_or_exit
 
 log = structlog.get_logger(__name__)
 
-STREAMS = ("PLANNING_EVENTS", "ORCHESTRATOR_EVENTS", "DEAD_LETTERS")
+STREAMS = (outbox.STREAM, "ORCHESTRATOR_EVENTS", "DEAD_LETTERS")
 PARTS = ("nats", "streams", "graph", consumers.COMPLETIONS.durable)
 RETRY_SECONDS = 2
 
@@ -65,7 +65,7 @@ async def serve(settings: PlanningSettings) -> bool:
             {
                 "parts": _wait_for_parts(bus, store, readiness, stop),
                 "completions": completions.run(stop),
-                "outbox": outbox.relay(store, bus.publish, woken, readiness.reporter("outbox"), stop),
+                "outbox": outbox.relay(store, bus, woken, readiness.reporter("outbox"), stop),
                 "nats": service.until_closed(bus.closed, stop),
             },
             stop,

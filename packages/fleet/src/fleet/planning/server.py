@@ -5,8 +5,8 @@ from typing import Any
 import grpc
 
 from fleet.planmessages import budget_message, budget_of, task_message, task_of
-from fleet.planning import handlers
-from fleet.planning.domain import Plan, PlanSummary, Story, StoryWithPlans
+from fleet.planning import handlers, transitions
+from fleet.planning.domain import Plan, PlanSummary, Story, StoryWithPlans, Transitioned
 from fleet_wire.gen.planning.v1 import planning_pb2 as pb
 from fleet_wire.gen.planning.v1 import planning_pb2_grpc as pb_grpc
 from fleet_wire.rpc import Readiness, timestamp
@@ -43,9 +43,16 @@ class PlanningServicer(pb_grpc.PlanningServiceServicer):
     async def ListStories(self, request: pb.ListStoriesRequest, context: Context) -> pb.ListStoriesResponse:
         self._readiness.require()
         page, token = await handlers.list_stories(
-            self._ports, request.page_size, request.page_token, request.plan_state
+            self._ports, request.page_size, request.page_token, request.plan_state, request.state
         )
         return pb.ListStoriesResponse(stories=map(_story_with_plans, page), next_page_token=token)
+
+    async def TransitionStory(self, request: pb.TransitionStoryRequest, context: Context) -> pb.TransitionStoryResponse:
+        self._readiness.require()
+        story = await handlers.transition_story(
+            self._ports, request.request_id, request.story_id, request.event, request.actor, request.reason
+        )
+        return pb.TransitionStoryResponse(story=_story_with_plans(story))
 
     async def ProposePlan(self, request: pb.ProposePlanRequest, context: Context) -> pb.ProposePlanResponse:
         self._readiness.require()
@@ -83,13 +90,29 @@ def _story(story: Story) -> pb.Story:
         acceptance=story.acceptance,
         phase=story.phase,
         created_at=timestamp(story.created_at),
+        state=story.state,
+        version=story.version,
+        allowed_events=[row.event for row in transitions.allowed(story.state)],
     )
 
 
 def _story_with_plans(item: StoryWithPlans) -> pb.Story:
     story = _story(item.story)
     story.plans.extend(map(_summary, item.plans))
+    story.transitions.extend(map(_transition, item.transitions))
     return story
+
+
+def _transition(record: Transitioned) -> pb.StoryTransition:
+    return pb.StoryTransition(
+        version=record.version,
+        event=record.event,
+        from_state=record.from_state,
+        to_state=record.to_state,
+        actor=record.actor,
+        reason=record.reason,
+        transitioned_at=timestamp(record.transitioned_at),
+    )
 
 
 def _summary(plan: PlanSummary) -> pb.PlanSummary:
@@ -111,4 +134,6 @@ def _plan(plan: Plan) -> pb.Plan:
         decided_by=plan.decided_by,
         decided_at=timestamp(plan.decided_at),
         reject_reason=plan.reject_reason,
+        superseded_by=plan.superseded_by,
+        completed_at=timestamp(plan.completed_at),
     )

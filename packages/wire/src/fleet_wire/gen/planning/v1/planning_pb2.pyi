@@ -30,17 +30,33 @@ class Story(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     PLANS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ALLOWED_EVENTS_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
     story_id: _builtins.str
     title: _builtins.str
     brief: _builtins.str
     phase: _builtins.str
     """What the team is doing with the story: design, build, test or operate."""
+    state: _builtins.str
+    """How far the story is: BACKLOG, DRAFT, DESIGN, BUILD, TEST, DOCS or DONE."""
+    version: _builtins.int
+    """Counts its transitions."""
     @_builtins.property
     def acceptance(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanSummary]: ...
+    @_builtins.property
+    def allowed_events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The events that its state has. Their guards may still refuse one."""
+
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoryTransition]:
+        """Oldest first; left out of listings and of what a plan saw."""
+
     def __init__(
         self,
         *,
@@ -51,14 +67,57 @@ class Story(_message.Message):
         phase: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         plans: _abc.Iterable[Global___PlanSummary] | None = ...,
+        state: _builtins.str = ...,
+        version: _builtins.int = ...,
+        allowed_events: _abc.Iterable[_builtins.str] | None = ...,
+        transitions: _abc.Iterable[Global___StoryTransition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "brief", b"brief", "created_at", b"created_at", "phase", b"phase", "plans", b"plans", "story_id", b"story_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "allowed_events", b"allowed_events", "brief", b"brief", "created_at", b"created_at", "phase", b"phase", "plans", b"plans", "state", b"state", "story_id", b"story_id", "title", b"title", "transitions", b"transitions", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Story: _TypeAlias = Story  # noqa: Y015
+
+@_typing.final
+class StoryTransition(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    FROM_STATE_FIELD_NUMBER: _builtins.int
+    TO_STATE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TRANSITIONED_AT_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version it gave the story."""
+    event: _builtins.str
+    from_state: _builtins.str
+    to_state: _builtins.str
+    actor: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def transitioned_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        event: _builtins.str = ...,
+        from_state: _builtins.str = ...,
+        to_state: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        transitioned_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transitioned_at", b"transitioned_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "event", b"event", "from_state", b"from_state", "reason", b"reason", "to_state", b"to_state", "transitioned_at", b"transitioned_at", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoryTransition: _TypeAlias = StoryTransition  # noqa: Y015
 
 @_typing.final
 class PlanSummary(_message.Message):
@@ -71,7 +130,7 @@ class PlanSummary(_message.Message):
     plan_id: _builtins.str
     plan_version: _builtins.int
     state: _builtins.str
-    """proposed, approved, rejected or completed."""
+    """proposed, approved, rejected, completed or superseded."""
     @_builtins.property
     def proposed_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -215,13 +274,17 @@ class Plan(_message.Message):
     DECIDED_AT_FIELD_NUMBER: _builtins.int
     REJECT_REASON_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    COMPLETED_AT_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     story_id: _builtins.str
     plan_version: _builtins.int
     state: _builtins.str
-    """proposed, approved, rejected or completed."""
+    """proposed, approved, rejected, completed or superseded. What the plan holds never changes."""
     decided_by: _builtins.str
     reject_reason: _builtins.str
+    superseded_by: _builtins.str
+    """The plan that was approved in its place."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With roles and no tasks: one task per role on the story itself."""
@@ -235,6 +298,10 @@ class Plan(_message.Message):
     @_builtins.property
     def budget(self) -> Global___Budget:
         """Of all tasks together."""
+
+    @_builtins.property
+    def completed_at(self) -> _timestamp_pb2.Timestamp:
+        """When its last task ended, also where it was superseded before that."""
 
     def __init__(
         self,
@@ -250,10 +317,12 @@ class Plan(_message.Message):
         decided_at: _timestamp_pb2.Timestamp | None = ...,
         reject_reason: _builtins.str = ...,
         budget: Global___Budget | None = ...,
+        superseded_by: _builtins.str = ...,
+        completed_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "decided_at", b"decided_at", "proposed_at", b"proposed_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "completed_at", b"completed_at", "decided_at", b"decided_at", "proposed_at", b"proposed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "decided_at", b"decided_at", "decided_by", b"decided_by", "plan_id", b"plan_id", "plan_version", b"plan_version", "proposed_at", b"proposed_at", "reject_reason", b"reject_reason", "roles", b"roles", "state", b"state", "story_id", b"story_id", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "completed_at", b"completed_at", "decided_at", b"decided_at", "decided_by", b"decided_by", "plan_id", b"plan_id", "plan_version", b"plan_version", "proposed_at", b"proposed_at", "reject_reason", b"reject_reason", "roles", b"roles", "state", b"state", "story_id", b"story_id", "superseded_by", b"superseded_by", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,22 +432,26 @@ class ListStoriesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PLAN_STATE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 50."""
     page_token: _builtins.str
     """From the answer before; empty for the first page."""
     plan_state: _builtins.str
     """Only stories that have a plan in this state; empty for all."""
+    state: _builtins.str
+    """Only stories that are in this state; empty for all."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         plan_state: _builtins.str = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "plan_state", b"plan_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "plan_state", b"plan_state", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -407,6 +480,63 @@ class ListStoriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListStoriesResponse: _TypeAlias = ListStoriesResponse  # noqa: Y015
+
+@_typing.final
+class TransitionStoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STORY_ID_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes a repeated call safe; may be empty."""
+    story_id: _builtins.str
+    event: _builtins.str
+    """start_draft, approve_scope, reject_scope, approve_design, reject_design, build_done, reject_build, qa_passed, qa_failed,
+    docs_ready or reject_docs.
+    """
+    actor: _builtins.str
+    """Who asks. approve_scope, approve_design, qa_passed and docs_ready are human gates: they need a person."""
+    reason: _builtins.str
+    """Why; a rejection needs one."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        story_id: _builtins.str = ...,
+        event: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "event", b"event", "reason", b"reason", "request_id", b"request_id", "story_id", b"story_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransitionStoryRequest: _TypeAlias = TransitionStoryRequest  # noqa: Y015
+
+@_typing.final
+class TransitionStoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def story(self) -> Global___Story: ...
+    def __init__(
+        self,
+        *,
+        story: Global___Story | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["story", b"story"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["story", b"story"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransitionStoryResponse: _TypeAlias = TransitionStoryResponse  # noqa: Y015
 
 @_typing.final
 class ProposePlanRequest(_message.Message):

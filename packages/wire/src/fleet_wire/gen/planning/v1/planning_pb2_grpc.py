@@ -51,6 +51,11 @@ class PlanningServiceStub(object):
                 request_serializer=fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.ListStoriesRequest.SerializeToString,
                 response_deserializer=fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.ListStoriesResponse.FromString,
                 _registered_method=True)
+        self.TransitionStory = channel.unary_unary(
+                '/planning.v1.PlanningService/TransitionStory',
+                request_serializer=fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.TransitionStoryRequest.SerializeToString,
+                response_deserializer=fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.TransitionStoryResponse.FromString,
+                _registered_method=True)
         self.ProposePlan = channel.unary_unary(
                 '/planning.v1.PlanningService/ProposePlan',
                 request_serializer=fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.ProposePlanRequest.SerializeToString,
@@ -99,8 +104,17 @@ class PlanningServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TransitionStory(self, request, context):
+        """Moves a story to another state by a named event, and publishes that as `planning.story.transitioned`. The same request_id
+        moves it once; with another content it is ALREADY_EXISTS. FAILED_PRECONDITION, naming the events that are allowed, where
+        the story's state does not have this one, and where its plans are not far enough. NOT_FOUND for an unknown story.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ProposePlan(self, request, context):
-        """Adds a plan in the state `proposed`. The same request_id gives the same plan; with another content it is
+        """Adds a plan in the state `proposed`, as the story's next version. The same request_id gives the same plan; with another content it is
         ALREADY_EXISTS. Roles, requirements and the graph of depends_on are checked here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -115,7 +129,8 @@ class PlanningServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ApprovePlan(self, request, context):
-        """Approves a proposed plan and publishes it. FAILED_PRECONDITION for a plan that is not `proposed`.
+        """Approves a proposed plan and publishes it. The other proposed plans of its story, and the one that was approved before, are
+        `superseded` from then on. FAILED_PRECONDITION for a plan that is not `proposed`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +160,11 @@ def add_PlanningServiceServicer_to_server(servicer, server):
                     servicer.ListStories,
                     request_deserializer=fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.ListStoriesRequest.FromString,
                     response_serializer=fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.ListStoriesResponse.SerializeToString,
+            ),
+            'TransitionStory': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransitionStory,
+                    request_deserializer=fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.TransitionStoryRequest.FromString,
+                    response_serializer=fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.TransitionStoryResponse.SerializeToString,
             ),
             'ProposePlan': grpc.unary_unary_rpc_method_handler(
                     servicer.ProposePlan,
@@ -250,6 +270,33 @@ class PlanningService(object):
             '/planning.v1.PlanningService/ListStories',
             fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.ListStoriesRequest.SerializeToString,
             fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.ListStoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransitionStory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/planning.v1.PlanningService/TransitionStory',
+            fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.TransitionStoryRequest.SerializeToString,
+            fleet__wire_dot_gen_dot_planning_dot_v1_dot_planning__pb2.TransitionStoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,14 +41,21 @@ class PlanningServiceStub:
     """NOT_FOUND for an unknown story."""
     ListStories: _grpc.UnaryUnaryMultiCallable[_planning_pb2.ListStoriesRequest, _planning_pb2.ListStoriesResponse]
     """Stories with a summary of their plans, newest first."""
+    TransitionStory: _grpc.UnaryUnaryMultiCallable[_planning_pb2.TransitionStoryRequest, _planning_pb2.TransitionStoryResponse]
+    """Moves a story to another state by a named event, and publishes that as `planning.story.transitioned`. The same request_id
+    moves it once; with another content it is ALREADY_EXISTS. FAILED_PRECONDITION, naming the events that are allowed, where
+    the story's state does not have this one, and where its plans are not far enough. NOT_FOUND for an unknown story.
+    """
     ProposePlan: _grpc.UnaryUnaryMultiCallable[_planning_pb2.ProposePlanRequest, _planning_pb2.ProposePlanResponse]
-    """Adds a plan in the state `proposed`. The same request_id gives the same plan; with another content it is
+    """Adds a plan in the state `proposed`, as the story's next version. The same request_id gives the same plan; with another content it is
     ALREADY_EXISTS. Roles, requirements and the graph of depends_on are checked here.
     """
     GetPlan: _grpc.UnaryUnaryMultiCallable[_planning_pb2.GetPlanRequest, _planning_pb2.GetPlanResponse]
     """NOT_FOUND for an unknown plan."""
     ApprovePlan: _grpc.UnaryUnaryMultiCallable[_planning_pb2.ApprovePlanRequest, _planning_pb2.ApprovePlanResponse]
-    """Approves a proposed plan and publishes it. FAILED_PRECONDITION for a plan that is not `proposed`."""
+    """Approves a proposed plan and publishes it. The other proposed plans of its story, and the one that was approved before, are
+    `superseded` from then on. FAILED_PRECONDITION for a plan that is not `proposed`.
+    """
     RejectPlan: _grpc.UnaryUnaryMultiCallable[_planning_pb2.RejectPlanRequest, _planning_pb2.RejectPlanResponse]
     """Rejects a proposed plan with a reason. FAILED_PRECONDITION for a plan that is not `proposed`."""
 
@@ -65,14 +72,21 @@ class PlanningServiceAsyncStub(PlanningServiceStub):
     """NOT_FOUND for an unknown story."""
     ListStories: _aio.UnaryUnaryMultiCallable[_planning_pb2.ListStoriesRequest, _planning_pb2.ListStoriesResponse]  # type: ignore[assignment]
     """Stories with a summary of their plans, newest first."""
+    TransitionStory: _aio.UnaryUnaryMultiCallable[_planning_pb2.TransitionStoryRequest, _planning_pb2.TransitionStoryResponse]  # type: ignore[assignment]
+    """Moves a story to another state by a named event, and publishes that as `planning.story.transitioned`. The same request_id
+    moves it once; with another content it is ALREADY_EXISTS. FAILED_PRECONDITION, naming the events that are allowed, where
+    the story's state does not have this one, and where its plans are not far enough. NOT_FOUND for an unknown story.
+    """
     ProposePlan: _aio.UnaryUnaryMultiCallable[_planning_pb2.ProposePlanRequest, _planning_pb2.ProposePlanResponse]  # type: ignore[assignment]
-    """Adds a plan in the state `proposed`. The same request_id gives the same plan; with another content it is
+    """Adds a plan in the state `proposed`, as the story's next version. The same request_id gives the same plan; with another content it is
     ALREADY_EXISTS. Roles, requirements and the graph of depends_on are checked here.
     """
     GetPlan: _aio.UnaryUnaryMultiCallable[_planning_pb2.GetPlanRequest, _planning_pb2.GetPlanResponse]  # type: ignore[assignment]
     """NOT_FOUND for an unknown plan."""
     ApprovePlan: _aio.UnaryUnaryMultiCallable[_planning_pb2.ApprovePlanRequest, _planning_pb2.ApprovePlanResponse]  # type: ignore[assignment]
-    """Approves a proposed plan and publishes it. FAILED_PRECONDITION for a plan that is not `proposed`."""
+    """Approves a proposed plan and publishes it. The other proposed plans of its story, and the one that was approved before, are
+    `superseded` from then on. FAILED_PRECONDITION for a plan that is not `proposed`.
+    """
     RejectPlan: _aio.UnaryUnaryMultiCallable[_planning_pb2.RejectPlanRequest, _planning_pb2.RejectPlanResponse]  # type: ignore[assignment]
     """Rejects a proposed plan with a reason. FAILED_PRECONDITION for a plan that is not `proposed`."""
 
@@ -106,12 +120,23 @@ class PlanningServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stories with a summary of their plans, newest first."""
 
     @_abc_1.abstractmethod
+    def TransitionStory(
+        self,
+        request: _planning_pb2.TransitionStoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_planning_pb2.TransitionStoryResponse, _abc.Awaitable[_planning_pb2.TransitionStoryResponse]]:
+        """Moves a story to another state by a named event, and publishes that as `planning.story.transitioned`. The same request_id
+        moves it once; with another content it is ALREADY_EXISTS. FAILED_PRECONDITION, naming the events that are allowed, where
+        the story's state does not have this one, and where its plans are not far enough. NOT_FOUND for an unknown story.
+        """
+
+    @_abc_1.abstractmethod
     def ProposePlan(
         self,
         request: _planning_pb2.ProposePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_planning_pb2.ProposePlanResponse, _abc.Awaitable[_planning_pb2.ProposePlanResponse]]:
-        """Adds a plan in the state `proposed`. The same request_id gives the same plan; with another content it is
+        """Adds a plan in the state `proposed`, as the story's next version. The same request_id gives the same plan; with another content it is
         ALREADY_EXISTS. Roles, requirements and the graph of depends_on are checked here.
         """
 
@@ -129,7 +154,9 @@ class PlanningServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _planning_pb2.ApprovePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_planning_pb2.ApprovePlanResponse, _abc.Awaitable[_planning_pb2.ApprovePlanResponse]]:
-        """Approves a proposed plan and publishes it. FAILED_PRECONDITION for a plan that is not `proposed`."""
+        """Approves a proposed plan and publishes it. The other proposed plans of its story, and the one that was approved before, are
+        `superseded` from then on. FAILED_PRECONDITION for a plan that is not `proposed`.
+        """
 
     @_abc_1.abstractmethod
     def RejectPlan(
