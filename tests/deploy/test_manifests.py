@@ -12,6 +12,7 @@ from manifests import (
     FILES,
     K8S,
     OURS,
+    REPOSITORY,
     SECRETS,
     WORKLOADS,
     containers,
@@ -224,6 +225,16 @@ def test_pods_are_as_small_a_target_as_can_be(workload: Any) -> None:
         volumes = {volume["name"] for volume in spec.get("volumes", [])}
         claims = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])}
         assert mounts <= volumes | claims
+
+
+def test_the_neo4j_is_of_the_release_that_the_tests_run_on() -> None:
+    [image] = {
+        box["image"] for workload in WORKLOADS for box in containers(workload) if box["image"].startswith("neo4j:")
+    }
+    release = image.removeprefix("neo4j:").removesuffix("-community")
+    assert re.search(
+        rf"<version>{re.escape(release)}\.\d+</version>", (REPOSITORY / "requirements/neo4j-pom.xml").read_text()
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name != "nats-streams"])

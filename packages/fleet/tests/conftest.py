@@ -28,10 +28,37 @@ def own_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[realparts.Nat
 
 
 @pytest.fixture(scope="session")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[realparts.GraphServer]:
-    """A graph server, shared; `.env()` is what a service process is told of it."""
-    with realparts.graph_server(tmp_path_factory.mktemp("graph")) as server:
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[realparts.GraphServer]:
+    """The embedded graph server, shared."""
+    with realparts.arcade_server(tmp_path_factory.mktemp("graph")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def neo4j(tmp_path_factory: pytest.TempPathFactory) -> Iterator[realparts.GraphServer]:
+    """A Neo4j, shared: that of TEST_NEO4J_URI where set, else one of ours. Only contract tests of the stores run on it."""
+    if given := realparts.neo4j_of_environment():
+        yield given
+        return
+    if reason := realparts.why_no_neo4j():
+        pytest.skip(f"NOT TESTED on Neo4j: {reason}")
+    with realparts.neo4j_server(tmp_path_factory.mktemp("neo4j")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def graph(request: pytest.FixtureRequest) -> realparts.GraphServer:
+    """A graph server, shared: the Neo4j of TEST_NEO4J_URI where set, else the embedded one. `.env()` is what a service
+    process is told of it."""
+    server: realparts.GraphServer = request.getfixturevalue("neo4j" if realparts.neo4j_of_environment() else "embedded")
+    return server
+
+
+@pytest.fixture(params=["embedded", "neo4j"])
+def each_graph(request: pytest.FixtureRequest) -> realparts.GraphServer:
+    """Both kinds of graph server, one after the other: for the contract tests of what reads and writes there."""
+    server: realparts.GraphServer = request.getfixturevalue(request.param)
+    return server
 
 
 @pytest.fixture
@@ -44,13 +71,21 @@ def own_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[realparts.Gr
 @pytest.fixture(scope="session")
 def graph_settings(graph: realparts.GraphServer) -> GraphSettings:
     """The shared graph server as settings."""
-    return GraphSettings.model_validate({name.lower(): value for name, value in graph.env().items()})
+    return graph.settings()
 
 
 @pytest_asyncio.fixture
 async def bolt(graph_settings: GraphSettings) -> AsyncIterator[Graph]:
     """A connection to the shared graph server, of the test's own event loop."""
     connection = Graph(graph_settings)
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture
+async def each_bolt(each_graph: realparts.GraphServer) -> AsyncIterator[Graph]:
+    """A connection to both kinds of graph server, one after the other."""
+    connection = Graph(each_graph.settings())
     yield connection
     await connection.close()
 

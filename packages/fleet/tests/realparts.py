@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,10 +19,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import neo4j
+from neo4j.exceptions import ServiceUnavailable, TransientError
+
+from fleet.settings import GraphSettings
+
 HOST = "127.0.0.1"
 PASSWORD = "only-for-tests"
 START_SECONDS = 60
 STOP_SECONDS = 10
+NEO4J_POM = Path(__file__).resolve().parents[3] / "requirements/neo4j-pom.xml"
 
 # Where it is to be had, setpriv asks the kernel to end a server when the tests are killed. A function between fork and exec
 # would do the same, and trips over gRPC's threads.
@@ -160,17 +167,77 @@ class GraphServer:
             "NEO4J_DATABASE": self.database,
         }
 
+    def settings(self) -> GraphSettings:
+        """The same for what runs in the tests' own process."""
+        return GraphSettings.model_validate({name.lower(): value for name, value in self.env().items()})
+
+
+def neo4j_of_environment() -> GraphServer | None:
+    """The Neo4j of TEST_NEO4J_URI, _USER, _PASSWORD and _DATABASE, where they are set."""
+    uri = os.environ.get("TEST_NEO4J_URI")
+    if not uri:
+        return None
+    user = os.environ.get("TEST_NEO4J_USER", "neo4j")
+    return GraphServer(uri, user, os.environ["TEST_NEO4J_PASSWORD"], os.environ.get("TEST_NEO4J_DATABASE", "neo4j"))
+
+
+def neo4j_jars() -> Path:
+    """Where scripts/neo4j puts the jars of the Neo4j that requirements/neo4j-pom.xml names."""
+    [version] = re.findall(r"<artifactId>neo4j</artifactId>\s*<version>(.+?)</version>", NEO4J_POM.read_text())
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "swe-ai-fleet" / f"neo4j-{version}"
+
+
+def why_no_neo4j() -> str:
+    """What is missing to start a Neo4j; empty where nothing is."""
+    if not neo4j_jars().is_dir():
+        return "no Neo4j in the user's cache folder (scripts/neo4j resolves it with Java and Maven)"
+    return "" if shutil.which("java") else "no java on the path"
+
 
 @contextlib.contextmanager
-def graph_server(directory: Path) -> Iterator[GraphServer]:
-    """A graph server that speaks Bolt: the Neo4j of TEST_NEO4J_URI, _USER, _PASSWORD where set, else the embedded one."""
-    uri = os.environ.get("TEST_NEO4J_URI")
-    if uri:
-        user = os.environ.get("TEST_NEO4J_USER", "neo4j")
-        yield GraphServer(uri, user, os.environ["TEST_NEO4J_PASSWORD"], os.environ.get("TEST_NEO4J_DATABASE", "neo4j"))
-        return
-    with arcade_server(directory) as server:
-        yield server
+def neo4j_server(directory: Path) -> Iterator[GraphServer]:
+    """A Neo4j Community on the machine's Java, empty, with a small heap; see `why_no_neo4j`."""
+    port = free_port()
+    uri = f"bolt://{HOST}:{port}"
+    (directory / "conf").mkdir()
+    settings = {
+        "server.default_listen_address": HOST,
+        "server.bolt.listen_address": f"{HOST}:{port}",
+        "server.http.enabled": "false",
+        "server.memory.pagecache.size": "32m",
+        "db.tx_log.preallocate": "false",
+        "dbms.usage_report.enabled": "false",
+    }
+    (directory / "conf/neo4j.conf").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    command = [
+        "java",
+        "-Xms64m",
+        "-Xmx384m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-cp",
+        f"{neo4j_jars()}/*",
+        "org.neo4j.server.CommunityEntryPoint",
+        f"--home-dir={directory}",
+        f"--config-dir={directory}/conf",
+    ]
+    process = Process(
+        command, directory / "graph.log", lambda: listens(port) and _neo4j_takes_password(uri), cwd=directory
+    )
+    with running(process):
+        yield GraphServer(uri, "neo4j", PASSWORD, "neo4j", "", process)
+
+
+def _neo4j_takes_password(uri: str) -> bool:
+    """Replaces the password that every new Neo4j has; False while it is not up yet."""
+    try:
+        with neo4j.GraphDatabase.driver(uri, auth=("neo4j", "neo4j")) as driver:
+            change = "ALTER CURRENT USER SET PASSWORD FROM 'neo4j' TO $password"
+            driver.execute_query(change, password=PASSWORD, database_="system")
+    except (ServiceUnavailable, TransientError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -4,9 +4,8 @@ Plain Cypher only: the same statements run on Neo4j and on the embedded server o
 """
 
 import asyncio
-import functools
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import neo4j
@@ -72,11 +71,6 @@ class Graph:
                 raise self._away(error) from error
         return await self.read(lambda tx: rows(tx, query, **parameters))  # which tries again
 
-    async def prepare(self, statements: Iterable[str]) -> None:
-        """Runs schema statements, each in a transaction of its own. They say IF NOT EXISTS, so that all may run them."""
-        for statement in statements:
-            await self.write(functools.partial(_run, statement))
-
     async def close(self) -> None:
         await self._driver.close()
 
@@ -93,7 +87,3 @@ async def rows(
     """All records of a query as dicts."""
     result = await tx.run(query, parameters)
     return [record.data() async for record in result]
-
-
-async def _run(statement: str, tx: neo4j.AsyncManagedTransaction) -> None:
-    await (await tx.run(statement)).consume()

@@ -14,12 +14,14 @@ from fleet.bolt import Graph
 from fleet.context import cache as cache_module
 from fleet.context import domain, graph, handlers, reading
 from fleet.context.cache import ContextCache
+from fleet.context.migrations import MIGRATIONS
+from fleet.migrations import migrate
 from fleet_wire import events
 
 
 @pytest_asyncio.fixture
 async def store(bolt: Graph) -> AsyncIterator[Graph]:
-    await bolt.prepare(graph.SCHEMA)
+    await migrate(bolt, "context", MIGRATIONS)
     yield bolt
 
 

@@ -1,32 +1,27 @@
-"""The memory on a real graph server: what events leave there, in whatever order and however often they come."""
+"""The memory on real graph servers: what events leave there, in whatever order and however often they come."""
 
 import asyncio
-import collections
 import itertools
-import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import context_samples as samples
 import pytest
 import pytest_asyncio
-import realparts
 
 from fleet.bolt import Graph, rows
 from fleet.context import domain, reading
 from fleet.context import graph as memory
-from fleet.settings import GraphSettings
+from fleet.context.migrations import MIGRATIONS
+from fleet.migrations import migrate
 from fleet_wire import events
 from fleet_wire.errors import Invalid, NotFound, Unavailable
 
-ORDER_DEPENDENT = {"version", "born"}
-"""Properties that say when something came, not what it is."""
-
 
 @pytest_asyncio.fixture
-async def store(bolt: Graph) -> AsyncIterator[Graph]:
-    await bolt.prepare(memory.SCHEMA)
-    yield bolt
+async def store(each_bolt: Graph) -> Graph:
+    await migrate(each_bolt, "context", MIGRATIONS)
+    return each_bolt
 
 
 async def put(store: Graph, *items: events.Event) -> list[memory.Recorded]:
@@ -36,33 +31,6 @@ async def put(store: Graph, *items: events.Event) -> list[memory.Recorded]:
 async def alone(store: Graph, item: Any, born: str = "b") -> memory.Recorded:
     [recorded] = await memory.record(store, [memory.arriving(item, item.story_id, born)])
     return recorded
-
-
-async def dump(store: Graph) -> tuple[list[Any], list[Any]]:
-    """All nodes and relations, but for what depends on the order of arrival."""
-    nodes = await store.read(lambda tx: rows(tx, "MATCH (n) RETURN labels(n) AS labels, properties(n) AS p"))
-    relations = await store.read(
-        lambda tx: rows(
-            tx,
-            "MATCH (a)-[r]->(b) RETURN type(r) AS type, properties(r) AS p, labels(a) AS from_labels, "
-            "properties(a) AS from, labels(b) AS to_labels, properties(b) AS to",
-        )
-    )
-
-    def name(labels: list[str], properties: dict[str, Any]) -> str:
-        [label] = labels
-        return f"{label} {properties[memory.KEYS[label]]}"
-
-    def kept(properties: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in sorted(properties.items()) if key not in ORDER_DEPENDENT}
-
-    return (
-        sorted(((name(n["labels"], n["p"]), kept(n["p"])) for n in nodes), key=repr),
-        sorted(
-            ((r["type"], name(r["from_labels"], r["from"]), name(r["to_labels"], r["to"]), r["p"]) for r in relations),
-            key=repr,
-        ),
-    )
 
 
 def a_story(story: str, plan: str) -> list[events.Event]:
@@ -94,49 +62,6 @@ async def test_a_story_is_in_the_state_of_its_last_transition_whatever_order_the
         query = "MATCH (s:Story {story_id: $story_id}) RETURN s.state AS state, s.state_version AS version"
         found = await store.read(lambda tx, query=query: rows(tx, query, story_id=story))
         assert found == [{"state": states[last - 1], "version": last}]
-
-
-async def test_every_order_and_repetition_gives_the_same_graph(own_graph: realparts.GraphServer) -> None:
-    env = {name.lower(): value for name, value in own_graph.env().items()}
-    store = Graph(GraphSettings.model_validate(env))
-    await store.prepare(memory.SCHEMA)
-    shuffle = random.Random(7)
-    dumps = []
-    for number in range(5):
-        arriving = a_story("story-1", "plan-1")
-        if number:
-            arriving *= 2
-            shuffle.shuffle(arriving)
-        await put(store, *arriving)
-        dumps.append(await dump(store))
-        head = await reading.reader(store).head("story-1")
-        assert head is not None
-        assert head.version == 6
-        await store.write(lambda tx: rows(tx, "MATCH (n) DETACH DELETE n"))
-    await store.close()
-    nodes, relations = dumps[0]
-    assert collections.Counter(name.split()[0] for name, _ in nodes) == {
-        "Story": 1,
-        "Plan": 1,
-        "Task": 3,
-        "Deliberation": 2,
-        "Proposal": 4,
-        "Decision": 2,
-        "Arrival": 6,
-    }
-    assert collections.Counter(relation[0] for relation in relations) == {
-        "HAS_PLAN": 1,
-        "HAS_TASK": 3,
-        "DEPENDS_ON": 2,
-        "DELIBERATED_IN": 2,
-        "HAS_PROPOSAL": 4,
-        "DECIDED": 2,
-        "CHOSE": 2,
-        "DISSENTS_FROM": 2,
-        "BASED_ON": 1,
-    }
-    for other in dumps[1:]:
-        assert other == dumps[0]
 
 
 async def test_what_came_again_has_the_version_it_had(store: Graph, unique: Callable[[str], str]) -> None:
@@ -405,4 +330,4 @@ async def test_nothing_that_belongs_to_planning_is_touched(store: Graph, unique:
     # The graph is planning's too, in other tests: what is no story of its making must not stay.
     await store.write(lambda tx: rows(tx, "MATCH (s:PlanningStory {story_id: $story}) DELETE s", story=story))
     assert [row["p"] for row in found] == [{"story_id": story, "title": "theirs"}]
-    assert not any("Planning" in statement for statement in memory.SCHEMA)
+    assert not any("Planning" in statement for item in MIGRATIONS for statement in item.statements)

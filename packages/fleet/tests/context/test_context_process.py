@@ -10,6 +10,10 @@ import context_samples as samples
 import grpc
 import realparts
 
+from fleet.bolt import Graph, rows
+from fleet.context.migrations import MIGRATIONS
+from fleet.migrations import Migration, migrate
+from fleet.unready import why_not_ready
 from fleet_wire.bus import Bus
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
 from fleet_wire.rpc import channel
@@ -62,3 +66,27 @@ async def test_it_remembers_answers_and_stops_on_sigterm(
     assert "deliberation.completed recorded" in said
     assert decided.decision_id.removeprefix("dec-") in said
     assert realparts.PASSWORD not in said
+
+
+async def test_on_the_database_of_a_newer_release_it_says_so_and_writes_nothing(
+    own_graph: realparts.GraphServer,
+    nats_url: str,
+    valkey_url: str,
+    bus: Bus,
+    tmp_path: Path,
+    unique: Callable[[str], str],
+) -> None:
+    graph = Graph(own_graph.settings())
+    await migrate(graph, "context", (*MIGRATIONS, Migration(99, ())))
+    await bus.publish(samples.story_created(unique("story")))
+    port = realparts.free_port()
+    env = env_of(**own_graph.env(), NATS_URL=nats_url, VALKEY_URL=valkey_url, GRPC_PORT=str(port))
+    process = realparts.Process(COMMAND, tmp_path / "context.log", lambda: realparts.listens(port), env=env)
+    with realparts.running(process):
+        async with channel(f"127.0.0.1:{port}") as open_channel, asyncio.timeout(40):
+            while "has migration 99 of context" not in await why_not_ready("context", open_channel, 3):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(process.stop) == 0
+    [found] = await graph.read(lambda tx: rows(tx, "MATCH (s:Story) RETURN count(s) AS stories"))
+    assert found == {"stories": 0}
+    await graph.close()

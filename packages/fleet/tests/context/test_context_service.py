@@ -17,9 +17,10 @@ from nats.js.api import DeliverPolicy
 from fleet.bolt import Graph
 from fleet.context import handlers
 from fleet.context.cache import ContextCache
-from fleet.context.graph import SCHEMA
 from fleet.context.main import serve
+from fleet.context.migrations import MIGRATIONS
 from fleet.context.settings import ContextSettings
+from fleet.migrations import migrate
 from fleet.settings import GraphSettings
 from fleet_wire import bus as wire_bus
 from fleet_wire import events, startup
@@ -31,7 +32,7 @@ from fleet_wire.rpc import channel
 
 @pytest_asyncio.fixture
 async def store(bolt: Graph) -> AsyncIterator[Graph]:
-    await bolt.prepare(SCHEMA)
+    await migrate(bolt, "context", MIGRATIONS)
     yield bolt
 
 
@@ -343,9 +344,8 @@ async def test_it_waits_for_its_streams_and_says_so(
 async def test_it_is_not_ready_while_the_graph_is_away_and_recovers(
     own_graph: realparts.GraphServer, nats_url: str, valkey_url: str, bus: Bus
 ) -> None:
-    settings = GraphSettings.model_validate({name.lower(): value for name, value in own_graph.env().items()})
     assert own_graph.process is not None
-    async with running(settings, nats_url, valkey_url) as service:
+    async with running(own_graph.settings(), nats_url, valkey_url) as service:
         await service.until_ready()
         own_graph.process.kill()
         await service.until(health_pb2.HealthCheckResponse.NOT_SERVING)

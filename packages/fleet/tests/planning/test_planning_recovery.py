@@ -8,10 +8,13 @@ import pytest
 import realparts
 from planning_samples import PlanningProcess, approvals, connected, eventually, plan, ports, proposed, some_time, story
 
-from fleet.bolt import Graph
+from fleet.bolt import Graph, rows
+from fleet.migrations import Migration, migrate
 from fleet.planning import domain, handlers
 from fleet.planning.graph import GraphStore
+from fleet.planning.migrations import MIGRATIONS
 from fleet.planning.store import outgoing
+from fleet.unready import why_not_ready
 from fleet_wire import apply
 from fleet_wire.bus import Bus, connect
 from fleet_wire.gen.planning.v1 import planning_pb2 as pb
@@ -161,3 +164,36 @@ async def test_it_serves_from_the_start_and_is_ready_when_streams_and_graph_are(
             assert (await stub.GetPlan(pb.GetPlanRequest(plan_id=made.plan_id))).plan.state == "approved"
             await connection.close()
         assert service_process.process.stop() == 0
+
+
+async def test_on_the_database_of_a_newer_release_it_says_so_and_publishes_nothing(
+    bus: Bus, nats_url: str, own_graph: realparts.GraphServer, tmp_path: Path
+) -> None:
+    graph = Graph(own_graph.settings())
+    newer = (*MIGRATIONS, Migration(99, ()))
+    await migrate(graph, "planning", newer)
+    store = GraphStore(graph)
+    made = story(now=some_time())
+    await store.create_story(made, outgoing(domain.created_event(made), made.created_at))
+    service_process = service(tmp_path, nats_url, own_graph)
+    with realparts.running(service_process.process):
+        async with grpc.aio.insecure_channel(service_process.address) as channel:
+
+            async def refused() -> bool:
+                return "has migration 99 of planning" in await why_not_ready("planning", channel, 3)
+
+            await eventually(refused)
+        # Whoever goes back to the older release on purpose takes the record away.
+        forget = "MATCH (m:Migration {service: 'planning', number: 99}) DELETE m"
+        await graph.write(lambda tx: rows(tx, forget))
+        await service_process.until_serving()
+
+        async def published() -> bool:
+            return not await store.pending(1)
+
+        await eventually(published)
+    lines = service_process.process.text().splitlines()
+    [there] = [n for n, line in enumerate(lines) if '"part": "graph", "missing": null' in line]
+    [told] = [n for n, line in enumerate(lines) if made.story_id in line]
+    assert there < told
+    await graph.close()

@@ -1,4 +1,4 @@
-"""The contract of the store, on the graph database and on its twin."""
+"""The contract of the store, on both graph databases and on its twin."""
 
 import asyncio
 import dataclasses
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+import realparts
 from planning_samples import NOON, plan, some_id, some_time, story, task
 
 from fleet.bolt import Graph, rows
@@ -20,12 +21,13 @@ from fleet_wire import events
 from fleet_wire.errors import NotFound, Precondition
 
 
-@pytest_asyncio.fixture(params=["memory", "graph"])
-async def store(request: pytest.FixtureRequest, graph_settings: GraphSettings) -> AsyncIterator[Store]:
+@pytest_asyncio.fixture(params=["memory", "embedded", "neo4j"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore()
         return
-    graph = Graph(graph_settings)
+    server: realparts.GraphServer = request.getfixturevalue(request.param)
+    graph = Graph(server.settings())
     kept = GraphStore(graph)
     await kept.prepare()
     yield kept
@@ -99,17 +101,15 @@ async def test_a_plan_comes_back_as_it_was_saved(store: Store) -> None:
     assert await store.plan(some_id("plan")) is None
 
 
-async def test_a_plan_that_was_saved_before_there_were_budgets_has_none(graph_settings: GraphSettings) -> None:
-    graph = Graph(graph_settings)
-    store = GraphStore(graph)
+async def test_a_plan_that_was_saved_before_there_were_budgets_has_none(each_bolt: Graph) -> None:
+    store = GraphStore(each_bolt)
     await store.prepare()
     of = await kept_story(store)
     saved = await store.propose_plan(plan(of=of, budget=events.Budget(tokens=9)))
     old = "MATCH (p:PlanningPlan {plan_id: $plan_id}) REMOVE p.budget"
-    await graph.write(lambda tx: rows(tx, old, plan_id=saved.plan_id))
+    await each_bolt.write(lambda tx: rows(tx, old, plan_id=saved.plan_id))
     assert await store.plan(saved.plan_id) == dataclasses.replace(saved, budget=events.Budget())
     await store.forget(told(of).message_id)
-    await graph.close()
 
 
 async def test_a_plan_of_half_a_megabyte_comes_back_whole(store: Store) -> None:
@@ -338,8 +338,8 @@ async def test_stories_can_be_asked_for_by_the_state_of_a_plan(store: Store) -> 
     assert await ids("completed") == []
 
 
-async def test_planning_writes_no_nodes_but_its_own(bolt: Graph) -> None:
-    kept = GraphStore(bolt)
+async def test_planning_writes_no_nodes_but_its_own(each_bolt: Graph) -> None:
+    kept = GraphStore(each_bolt)
     await kept.prepare()
     saved = await kept.propose_plan(plan(of=await kept_story(kept)))
     await kept.change_plan(saved.plan_id, approving("ana"))
@@ -353,5 +353,5 @@ async def test_planning_writes_no_nodes_but_its_own(bolt: Graph) -> None:
         )
         return await rows(tx, query, story_id=story_id, plan_id=saved.plan_id)  # type: ignore[arg-type]
 
-    found = {tuple(row["labels"]) for row in await bolt.read(labels)}
+    found = {tuple(row["labels"]) for row in await each_bolt.read(labels)}
     assert found == {("PlanningStory",), ("PlanningPlan",), ("PlanningTransition",), ("PlanningOutbox",)}

@@ -37,10 +37,6 @@ KEYS = {
     "Arrival": "event",
 }
 """Each label and the property that is unique in it."""
-SCHEMA = tuple(
-    f"CREATE CONSTRAINT context_{label.lower()} IF NOT EXISTS FOR (n:{label}) REQUIRE n.{key} IS UNIQUE"
-    for label, key in KEYS.items()
-)
 
 # A write to the story comes first: it makes other writers of this story wait for, or fail after, this one.
 _OPEN = """

@@ -9,9 +9,10 @@ import structlog
 from fleet.bolt import Graph, rows
 from fleet.context import consumers, handlers
 from fleet.context.cache import ContextCache
-from fleet.context.graph import SCHEMA
+from fleet.context.migrations import MIGRATIONS
 from fleet.context.server import NAME, ContextService
 from fleet.context.settings import ContextSettings
+from fleet.migrations import migrate
 from fleet_wire import logs, rpc, service, startup, topology
 from fleet_wire.bus import Bus
 from fleet_wire.consumer import DurableConsumer
@@ -82,7 +83,7 @@ def _loops(
             if prepared.is_set():
                 await graph.read(lambda tx: rows(tx, "RETURN 1 AS one"))
             else:
-                await graph.prepare(SCHEMA)
+                await migrate(graph, "context", MIGRATIONS)
                 prepared.set()
         except Unavailable as error:
             readiness.report("graph", str(error))

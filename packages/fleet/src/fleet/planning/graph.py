@@ -16,21 +16,12 @@ import msgspec
 import neo4j
 
 from fleet.bolt import Graph, rows
+from fleet.migrations import migrate
 from fleet.planning.domain import Plan, PlanState, PlanSummary, Story, StoryWithPlans, Transitioned
+from fleet.planning.migrations import MIGRATIONS
 from fleet.planning.store import Outgoing, PlanStep, StoryStep, position, stamp
 from fleet.planning.transitions import FIRST, StoryState
 from fleet_wire.errors import NotFound
-
-SCHEMA = (
-    "CREATE CONSTRAINT planning_story_id IF NOT EXISTS FOR (s:PlanningStory) REQUIRE s.story_id IS UNIQUE",
-    "CREATE CONSTRAINT planning_story_position IF NOT EXISTS FOR (s:PlanningStory) REQUIRE s.position IS UNIQUE",
-    "CREATE CONSTRAINT planning_plan_id IF NOT EXISTS FOR (p:PlanningPlan) REQUIRE p.plan_id IS UNIQUE",
-    "CREATE INDEX planning_plan_story IF NOT EXISTS FOR (p:PlanningPlan) ON (p.story_id)",
-    "CREATE INDEX planning_plan_state IF NOT EXISTS FOR (p:PlanningPlan) ON (p.state)",
-    "CREATE CONSTRAINT planning_transition_id IF NOT EXISTS FOR (t:PlanningTransition) REQUIRE t.transition_id IS UNIQUE",
-    "CREATE INDEX planning_transition_story IF NOT EXISTS FOR (t:PlanningTransition) ON (t.story_id)",
-    "CREATE CONSTRAINT planning_outbox_id IF NOT EXISTS FOR (o:PlanningOutbox) REQUIRE o.message_id IS UNIQUE",
-)
 
 Tx = neo4j.AsyncManagedTransaction
 
@@ -42,7 +33,7 @@ class GraphStore:
         self._graph = graph
 
     async def prepare(self) -> None:
-        await self._graph.prepare(SCHEMA)
+        await migrate(self._graph, "planning", MIGRATIONS)
 
     async def create_story(self, story: Story, event: Outgoing) -> Story:
         async def work(tx: Tx) -> Story:

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import functools
 import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
@@ -39,7 +41,7 @@ async def serve(settings: PlanningSettings) -> bool:
     was well until the stop. Raises Unavailable where the port is taken."""
     stop = asyncio.Event()
     service.stop_on_signals(stop)
-    woken = asyncio.Event()
+    woken, prepared = asyncio.Event(), asyncio.Event()
     readiness = rpc.Readiness(*PARTS)
     async with contextlib.AsyncExitStack() as stack:
         graph = Graph(settings)
@@ -63,16 +65,30 @@ async def serve(settings: PlanningSettings) -> bool:
         completions = consumers.completions(bus, ports, readiness.reporter(consumers.COMPLETIONS.durable))
         return await service.supervise(
             {
-                "parts": _wait_for_parts(bus, store, readiness, stop),
-                "completions": completions.run(stop),
-                "outbox": outbox.relay(store, bus, woken, readiness.reporter("outbox"), stop),
+                "parts": _wait_for_parts(bus, store, readiness, prepared, stop),
+                "completions": _after(prepared, completions.run, stop),
+                "outbox": _after(
+                    prepared,
+                    functools.partial(outbox.relay, store, bus, woken, readiness.reporter("outbox")),
+                    stop,
+                ),
                 "nats": service.until_closed(bus.closed, stop),
             },
             stop,
         )
 
 
-async def _wait_for_parts(bus: Bus, store: Store, readiness: rpc.Readiness, stop: asyncio.Event) -> None:
+async def _after(
+    prepared: asyncio.Event, loop: Callable[[asyncio.Event], Coroutine[Any, Any, None]], stop: asyncio.Event
+) -> None:
+    """Runs the loop once the graph database has the form of this release: until then it may be that of a newer one."""
+    await service.or_stop(prepared.wait(), stop)
+    await loop(stop)
+
+
+async def _wait_for_parts(
+    bus: Bus, store: Store, readiness: rpc.Readiness, prepared: asyncio.Event, stop: asyncio.Event
+) -> None:
     """Reports the streams and the graph database as soon as they are there, then stays until the stop."""
 
     async def graph() -> None:
@@ -84,6 +100,7 @@ async def _wait_for_parts(bus: Bus, store: Store, readiness: rpc.Readiness, stop
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 readiness.report("graph", None)
+                prepared.set()
                 return
 
     await service.or_stop(asyncio.gather(startup.streams_there(bus, STREAMS, readiness, stop), graph()), stop)
