@@ -10,6 +10,7 @@ from fleet import planfile
 from fleet.cli import client, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
+from fleet.cli.draft import draft
 from fleet.cli.options import Reason
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition
@@ -25,6 +26,8 @@ HINTS: client.Hints = {
     Precondition: "`fleet plan show ID` tells its state",
     AlreadyExists: "the same --request-id was used for another plan: take a new one",
 }
+
+app.command("draft")(draft)
 
 PlanId = Annotated[str, typer.Argument(metavar="ID", help="The plan's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

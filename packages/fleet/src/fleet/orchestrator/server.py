@@ -74,6 +74,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
                 budget=budget_of(request.budget),
                 replay_of=request.replay_of,
                 entry_point=request.entry_point,
+                response_schema=request.response_schema,
             )
         )
         return pb.DeliberateResponse(deliberation_id=state.deliberation_id, state=state.status)

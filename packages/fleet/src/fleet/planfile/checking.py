@@ -132,7 +132,7 @@ def _either(data: Mapping[str, Any], roles_too: bool) -> Iterator[Problem]:
         return
     if tasks and roles:
         yield Problem(("roles",), "it has both tasks and roles; give one of them", on_key=True)
-    elif not tasks and not roles:
+    elif not tasks and not roles and (roles_too or "tasks" in data):
         have = "neither tasks nor roles; give one of them" if roles_too else "no tasks"
         yield Problem((), f"it has {have}")
 

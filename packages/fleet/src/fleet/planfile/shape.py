@@ -65,6 +65,12 @@ class Task(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 Tasks = Annotated[list[Task], Meta(max_length=MAX_TASKS)]
 
 
+class Draft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A plan for a story that is there already."""
+
+    tasks: Tasks
+
+
 class PlanFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A plan of SWE AI Fleet: a story, and tasks for its councils, or only roles: one task each on the story itself."""
 
