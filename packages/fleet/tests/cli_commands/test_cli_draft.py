@@ -57,6 +57,7 @@ async def test_an_issue_becomes_a_story_and_a_proposed_plan_of_the_councils_task
     assert result.exit_code == 0, result.output
     [asked] = services.orchestrator.calls
     assert (asked.role, asked.request_id, asked.protocol) == ("ARCHITECT", "request-12345678", "vote")
+    assert asked.max_tokens == 4096
     assert asked.response_schema == drafting.form() and "The accountants of our customers" in asked.description
     assert asked.title == "Plan: Export the orders of a month as CSV" and len(asked.requirements) == 4
     story, plan = services.planning.calls

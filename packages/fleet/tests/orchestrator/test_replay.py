@@ -104,8 +104,14 @@ async def test_a_form_is_asked_of_every_proposal_and_revision_and_of_nothing_els
     stub, peers, _ = served
     peers.executor.answer = in_form
     _, outcome = await decided(
-        stub, role="ARCHITECT", description=harness.CODE, protocol="peer_review", response_schema=FORM
+        stub,
+        role="ARCHITECT",
+        description=harness.CODE,
+        protocol="peer_review",
+        response_schema=FORM,
+        max_tokens=2000,
     )
+    assert {job.max_tokens for job in peers.executor.jobs.values()} == {2000}
     assert outcome["decision"]["content"] == STEPS
     jobs = peers.executor.jobs.values()
     assert {job.phase for job in jobs} == {"propose", "critique", "revise", "judge"}, (
@@ -147,6 +153,8 @@ async def test_a_form_that_is_none_is_refused_at_the_door(served: Served, form: 
     await refused(stub.Deliberate(request), INVALID, words)
     code = pb.DeliberateRequest(role="ARCHITECT", description="x", response_schema=FORM, entry_point="f")
     await refused(stub.Deliberate(code), INVALID, "response_schema", "entry_point")
+    long = pb.DeliberateRequest(role="ARCHITECT", description="x", max_tokens=16385)
+    await refused(stub.Deliberate(long), INVALID, "max_tokens must be 1 to 16384")
 
 
 async def test_a_protocol_without_its_sandbox_is_refused_at_the_door(served: Served) -> None:

@@ -43,6 +43,10 @@ def draft(
     budget_tokens: BudgetTokens = 0,
     budget_calls: BudgetCalls = 0,
     budget_seconds: BudgetSeconds = 0,
+    max_tokens: Annotated[
+        int,
+        typer.Option(min=0, max=16384, help="Tokens that an agent may write; 0 for the service's own setting."),
+    ] = drafting.MAX_TOKENS,
     timeout: Timeout = 0,
     request_id: Annotated[
         str, typer.Option(help="Makes a repeated call safe: the same id gives the same plan. Random unless given.")
@@ -69,6 +73,7 @@ def draft(
                 description=drafting.question(issue.story),
                 requirements=issue.story.acceptance,
                 response_schema=drafting.form(),
+                max_tokens=max_tokens,
                 protocol=protocol,
                 numbers=numbers_of(number),
                 budget=budget_message(budget_of(budget_tokens, budget_calls, budget_seconds), orchestrator_pb2.Budget),

@@ -28,7 +28,8 @@ log = structlog.get_logger(__name__)
 MAX_TITLE = 200
 MAX_TEXT_BYTES = 64 * 1024
 MAX_SCHEMA_CHARS = 32 * 1024
-"""As the executor takes it."""
+MAX_TOKENS = 16384
+"""Both as the executor takes them."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +48,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     replay_of: str = ""
     entry_point: str = ""
     response_schema: str = ""
+    max_tokens: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Adhoc:
     async def _start(self, name: str, asked: Asked, request_hash: str) -> Deliberation:
         task, response_schema = await self._task(asked)
         bench = await bench_of(self.store, task.role)
-        await self._check_possible(task, response_schema, bench, asked.budget)
+        await self._check_possible(task, response_schema, bench, asked)
         now = self.clock()
         state = new_deliberation(
             name,
@@ -91,6 +93,7 @@ class Adhoc:
             request_hash=request_hash,
             replay_of=asked.replay_of,
             response_schema=response_schema,
+            max_tokens=asked.max_tokens,
         )
         return (await self.live.create(self.records, name, state, now))[0]
 
@@ -99,7 +102,16 @@ class Adhoc:
         _check_limits(asked)
         if not asked.replay_of:
             return _own_task(asked), asked.response_schema
-        for name in ("role", "title", "description", "requirements", "acceptance", "entry_point", "response_schema"):
+        for name in (
+            "role",
+            "title",
+            "description",
+            "requirements",
+            "acceptance",
+            "entry_point",
+            "response_schema",
+            "max_tokens",
+        ):
             if getattr(asked, name):
                 raise Invalid(f"{name} must be empty with replay_of: it is that deliberation's")
         old = await self.replays.stored(asked.replay_of)
@@ -113,7 +125,7 @@ class Adhoc:
         )
         return task, old.prompt.proposal_schema
 
-    async def _check_possible(self, task: PlanTask, response_schema: str, bench: Bench, budget: Budget) -> None:
+    async def _check_possible(self, task: PlanTask, response_schema: str, bench: Bench, asked: Asked) -> None:
         """Raises Invalid for an unknown protocol or number, Precondition where it needs a sandbox and there is none. What the
         executor does not say now shows when the deliberation is prepared."""
         if bench.council is None:
@@ -135,9 +147,9 @@ class Adhoc:
                     seats=bench.council.agents,
                     testers=bench.testers.agents if bench.testers else (),
                     sandbox=sandbox,
-                    budget=budget,
+                    budget=asked.budget,
                     prompt_bytes=0,  # what the budget allows is chosen when it is known
-                    max_tokens=self.limits.max_tokens,
+                    max_tokens=asked.max_tokens or self.limits.max_tokens,
                     response_schema=response_schema,
                 )
             except Invalid as error:
@@ -157,6 +169,8 @@ def _check_limits(asked: Asked) -> None:
         check_numbers("numbers", asked.protocol, asked.numbers)
     check_budget("budget", asked.budget)
     check_entry_point("entry_point", asked.entry_point)
+    if asked.max_tokens > MAX_TOKENS:
+        raise Invalid(f"max_tokens must be 1 to {MAX_TOKENS}, or 0 for the default, not {asked.max_tokens}")
     if asked.response_schema:
         _check_schema(asked)
     seconds = asked.timeout_seconds

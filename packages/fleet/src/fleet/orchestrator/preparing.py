@@ -125,7 +125,7 @@ class Preparing:
             prompt = prompts.render(
                 state.task,
                 blocks,
-                max_tokens=self._limits.max_tokens,
+                max_tokens=state.max_tokens or self._limits.max_tokens,
                 temperature=self._limits.temperature,
                 sandbox=sandbox,
                 policy=self._policies.get(state.task.role, ""),

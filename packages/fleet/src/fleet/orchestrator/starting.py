@@ -53,6 +53,7 @@ def new_deliberation(
     request_hash: str = "",
     replay_of: str = "",
     response_schema: str = "",
+    max_tokens: int = 0,
 ) -> Deliberation:
     """A deliberation at its start. Without a council, or with an unknown protocol or number, it is one that has only to fail."""
     council = bench.council
@@ -77,6 +78,7 @@ def new_deliberation(
         request_hash=request_hash,
         replay_of=replay_of,
         response_schema=response_schema,
+        max_tokens=max_tokens,
     )
     if council is None:
         return _stillborn(state, "no_council", f"role {task.role} has no council", now)

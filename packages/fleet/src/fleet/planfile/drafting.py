@@ -20,6 +20,8 @@ ROLE: Role = "ARCHITECT"
 """Whose council is asked."""
 MAX_DRAFTED = 12
 """Tasks of an answer: more than a person reads before approving is no help."""
+MAX_TOKENS = 4096
+"""That an agent may write: a plan of a dozen tasks, each in a few sentences."""
 FIELDS = ("task_id", "title", "description", "role", "requirements", "acceptance", "depends_on")
 ANSWER = "the answer"
 """Stands in the errors where a file's name would."""
