@@ -134,6 +134,8 @@ async def test_a_replay_keeps_the_form(served: Served) -> None:
     await retired(stub)
     await decided(stub, replay_of=old, protocol="vote")
     assert {(job.phase, job.response_schema) for job in peers.executor.jobs.values()} == {("propose", FORM)}
+    code = pb.DeliberateRequest(replay_of=old, protocol="best_of_n")
+    await refused(stub.Deliberate(code), INVALID, "asks for no Python code")
     both = pb.DeliberateRequest(replay_of=old, protocol="vote", response_schema=FORM)
     await refused(stub.Deliberate(both), INVALID, "response_schema", "replay_of")
 
