@@ -33,7 +33,7 @@ locks: ## pin the newest allowed versions of all dependencies in requirements/*.
 	@scripts/setup
 	@requirements/compile
 
-generate: ## gRPC stubs and specs/asyncapi.yaml from their sources
+generate: ## gRPC stubs, specs/asyncapi.yaml and specs/plan.schema.json from their sources
 	@scripts/setup
 	@scripts/generate
 

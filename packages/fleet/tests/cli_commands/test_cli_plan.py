@@ -59,6 +59,37 @@ async def test_a_bad_file_is_a_sentence_and_exit_2(fleet: Fleet, tmp_path: Path)
     assert len(result.stderr.splitlines()) == 1
 
 
+async def test_all_that_is_wrong_with_a_file_is_told_a_line_each(
+    fleet: Fleet, file: str, services: cliservers.Services
+) -> None:
+    await asyncio.to_thread(Path(file).write_text, PLAN.replace("role: QA", "rol: QA").replace("[one]", "[ome]"))
+    result = await fleet("plan", "submit", file)
+    assert result.exit_code == 2 and services.planning.calls == []
+    missing, unknown, needs = result.stderr.splitlines()
+    assert missing.startswith(f"{file}:5:5: ") and "missing key `role`" in missing
+    assert unknown.startswith(f"{file}:5:53: ") and "did you mean `role`?" in unknown
+    assert needs.startswith(f"{file}:5:75: ") and "did you mean `one`?" in needs
+
+
+async def test_an_issue_becomes_a_story_with_a_task_for_each_role(fleet: Fleet, services: cliservers.Services) -> None:
+    issue = str(Path(__file__).parents[4] / "examples/export-issue.md")
+    result = await fleet("plan", "submit", issue, "--role", "dev", "--role", "QA")
+    assert result.exit_code == 0, result.output
+    story, plan = services.planning.calls
+    assert story.title == "Export the orders of a month as CSV" and len(story.acceptance) == 4
+    assert story.brief.startswith("The accountants") and "Done when" not in story.brief
+    assert list(plan.roles) == ["DEV", "QA"] and not plan.tasks
+    without = await fleet("plan", "submit", issue)
+    assert without.exit_code == 2 and "fleet plan draft" in without.stderr
+    assert (await fleet("plan", "submit", issue, "--role", "CHEF")).exit_code == 2
+    assert len(services.planning.calls) == 2
+
+
+async def test_roles_for_a_plan_in_yaml_are_refused(fleet: Fleet, services: cliservers.Services, file: str) -> None:
+    result = await fleet("plan", "submit", file, "--role", "DEV")
+    assert result.exit_code == 2 and "--role is for an issue" in result.stderr and services.planning.calls == []
+
+
 async def test_services_that_are_away_are_a_sentence_and_exit_2(fleet: Fleet, file: str) -> None:
     result = await fleet("plan", "submit", file, PLANNING_ADDRESS="127.0.0.1:1")
     assert result.exit_code == 2

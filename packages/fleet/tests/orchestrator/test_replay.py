@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import harness
+import msgspec
 import pytest
 from harness import Peers, until
 from test_server import ended, refused, served
@@ -86,6 +87,76 @@ async def test_a_replay_brings_no_texts_and_needs_what_is_kept(served: Served) -
             return False
 
         await until(refusal)
+
+
+FORM = '{"type": "object", "properties": {"steps": {"type": "array"}}, "required": ["steps"]}'
+STEPS = '{"steps": ["one"]}'
+
+
+def in_form(state: Any, job: Any) -> Any:
+    """Every agent answers in the form asked for; else as usual."""
+    answer = harness.answers(state, job)
+    assert answer is not None
+    return msgspec.structs.replace(answer, content=STEPS) if job.phase in ("propose", "revise") else answer
+
+
+async def test_a_form_is_asked_of_every_proposal_and_revision_and_of_nothing_else(served: Served) -> None:
+    stub, peers, _ = served
+    peers.executor.answer = in_form
+    _, outcome = await decided(
+        stub,
+        role="ARCHITECT",
+        description=harness.CODE,
+        protocol="peer_review",
+        response_schema=FORM,
+        max_tokens=2000,
+    )
+    assert {job.max_tokens for job in peers.executor.jobs.values()} == {2000}
+    assert outcome["decision"]["content"] == STEPS
+    jobs = peers.executor.jobs.values()
+    assert {job.phase for job in jobs} == {"propose", "critique", "revise", "judge"}, (
+        "a task with a form asks for no code"
+    )
+    asked = {
+        phase: {job.response_schema for job in jobs if job.phase == phase}
+        for phase in ("propose", "revise", "critique")
+    }
+    assert asked == {"propose": {FORM}, "revise": {FORM}, "critique": {""}}
+    assert all('"winner"' in job.response_schema for job in peers.executor.of_phase("judge"))
+    for job in peers.executor.of_phase("propose"):
+        assert FORM in job.messages[-1][1] and "as JSON of the form" in job.messages[-1][1]
+
+
+async def test_a_replay_keeps_the_form(served: Served) -> None:
+    stub, peers, _ = served
+    peers.executor.answer = in_form
+    old, _ = await decided(stub, role="ARCHITECT", description=harness.CODE, protocol="single", response_schema=FORM)
+    await retired(stub)
+    await decided(stub, replay_of=old, protocol="vote")
+    assert {(job.phase, job.response_schema) for job in peers.executor.jobs.values()} == {("propose", FORM)}
+    code = pb.DeliberateRequest(replay_of=old, protocol="best_of_n")
+    await refused(stub.Deliberate(code), INVALID, "asks for no Python code")
+    both = pb.DeliberateRequest(replay_of=old, protocol="vote", response_schema=FORM)
+    await refused(stub.Deliberate(both), INVALID, "response_schema", "replay_of")
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("{", "response_schema is no JSON"),
+        ("[]", 'response_schema must be a JSON Schema with "type": "object"'),
+        ('{"type": "string"}', '"type": "object"'),
+        ('{"type": "object", "description": "' + "x" * 32 * 1024 + '"}', "response_schema has"),
+    ],
+)
+async def test_a_form_that_is_none_is_refused_at_the_door(served: Served, form: str, words: str) -> None:
+    stub, _, _ = served
+    request = pb.DeliberateRequest(role="ARCHITECT", description="x", response_schema=form)
+    await refused(stub.Deliberate(request), INVALID, words)
+    code = pb.DeliberateRequest(role="ARCHITECT", description="x", response_schema=FORM, entry_point="f")
+    await refused(stub.Deliberate(code), INVALID, "response_schema", "entry_point")
+    long = pb.DeliberateRequest(role="ARCHITECT", description="x", max_tokens=16385)
+    await refused(stub.Deliberate(long), INVALID, "max_tokens must be 1 to 16384")
 
 
 async def test_a_protocol_without_its_sandbox_is_refused_at_the_door(served: Served) -> None:

@@ -49,7 +49,7 @@ PARAMETERS: dict[type[events.Event], tuple[str, ...]] = {
 def document() -> dict[str, Any]:
     """The whole document as plain values."""
     _, schemas = msgspec.json.schema_components(events.TYPES, ref_template=REF)
-    schemas = {name: _tidy(schema) for name, schema in sorted(schemas.items())}
+    schemas = {name: tidy(schema) for name, schema in sorted(schemas.items())}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -137,18 +137,18 @@ def _message(kind: type[events.Event]) -> dict[str, Any]:
     return message
 
 
-def _tidy(value: Any) -> Any:
+def tidy(value: Any) -> Any:
     """In one form what Python releases give in several: the order of a union's alternatives, the white space of docstrings."""
     if isinstance(value, dict):
         return {
-            key: sorted(map(_tidy, inner), key=json.dumps)
+            key: sorted(map(tidy, inner), key=json.dumps)
             if key == "anyOf"
             else " ".join(inner.split())
             if key == "description" and isinstance(inner, str)
-            else _tidy(inner)
+            else tidy(inner)
             for key, inner in value.items()
         }
-    return [_tidy(inner) for inner in value] if isinstance(value, list) else value
+    return [tidy(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _yaml(value: Any) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 FleetError
 ├── Invalid        the request or event is wrong: change it          gRPC INVALID_ARGUMENT,    events: dead letter at once
+│   └── Problems   several things are wrong at once                  as Invalid
 ├── NotFound       no such thing: check the id                       gRPC NOT_FOUND,           events: dead letter at once
 ├── AlreadyExists  the id is taken by another content: take another  gRPC ALREADY_EXISTS,      events: dead letter at once
 ├── Precondition   the thing is in another state: look at it first   gRPC FAILED_PRECONDITION, events: dead letter at once
@@ -17,6 +18,14 @@ class FleetError(Exception):
 
 class Invalid(FleetError):
     """What was given is wrong; the text names the field."""
+
+
+class Problems(Invalid):
+    """Several things are wrong with one text: `lines` has a sentence for each."""
+
+    def __init__(self, lines: "tuple[str, ...]") -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
 
 
 class NotFound(FleetError):

@@ -18,7 +18,7 @@ import typer
 from fleet.cli import safe
 from fleet.cli.addresses import Addresses
 from fleet_wire import logs, rpc
-from fleet_wire.errors import FleetError, Invalid, Unavailable
+from fleet_wire.errors import FleetError, Invalid, Problems, Unavailable
 from fleet_wire.gen.context.v1 import context_pb2_grpc
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2_grpc
 from fleet_wire.gen.planning.v1 import planning_pb2_grpc
@@ -99,7 +99,9 @@ def exit_code(error: FleetError) -> int:
 
 
 def sentence(error: FleetError, hints: Hints = NO_HINTS) -> str:
-    """The error in one safe line, with what to do about it."""
+    """The error in one safe line, with what to do about it; several problems in a line each."""
+    if isinstance(error, Problems):
+        return "\n".join(safe.line(one, 600) for one in error.lines)
     hint = hints.get(type(error)) or (UP if isinstance(error, Unavailable) else "")
     what = safe.line(str(error), 600)
     return f"{what} ({hint})" if hint else what

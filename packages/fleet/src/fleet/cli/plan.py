@@ -2,7 +2,7 @@
 
 import uuid
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -10,9 +10,11 @@ from fleet import planfile
 from fleet.cli import client, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
+from fleet.cli.draft import draft
 from fleet.cli.options import Reason
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition
+from fleet_wire.events import Role
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
 from fleet_wire.gen.planning.v1 import planning_pb2
 from fleet_wire.rpc import call
@@ -25,6 +27,8 @@ HINTS: client.Hints = {
     AlreadyExists: "the same --request-id was used for another plan: take a new one",
 }
 
+app.command("draft")(draft)
+
 PlanId = Annotated[str, typer.Argument(metavar="ID", help="The plan's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who decides; your user name unless given.")]
@@ -32,22 +36,29 @@ By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who decides; your
 
 @app.command()
 def submit(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan in YAML; see the folder examples/.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan in YAML, or an issue in Markdown (FILE.md).")],
     approve: Annotated[bool, typer.Option("--approve", help="Approve it at once.")] = False,
     request_id: Annotated[
         str, typer.Option(help="Makes a repeated call safe: the same id gives the same plan. Random unless given.")
     ] = "",
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For an issue: a role whose council decides on the story itself; may be given several times."
+        ),
+    ] = None,
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
-    """Create a story and propose the plan of a file.
+    """Create a story and propose the plan of a file. What is wrong with the file is told all at once, with line and column.
 
     Examples:  fleet plan submit examples/rate-limit.yaml
                fleet plan submit examples/rate-limit.yaml --approve
+               fleet plan submit examples/export-issue.md --role DEV --role QA
     """
 
     async def main() -> int:
-        plan = planfile.load(file)
+        plan = _plan_of(file, role or [])
         request = ids.check_id("--request-id", request_id) if request_id else f"cli-{uuid.uuid4().hex}"
         actor = by or client.user_name()
         async with client.clients(addresses()) as to:
@@ -201,6 +212,15 @@ def list_plans(
         return DONE
 
     client.run(main, HINTS)
+
+
+def _plan_of(file: Path, roles: list[str]) -> planfile.PlanFile:
+    chosen = [cast(Role, ids.check_role("--role", role.upper())) for role in roles]
+    if planfile.is_issue(file):
+        return planfile.load_issue(file).plan(list(dict.fromkeys(chosen)))
+    if chosen:
+        raise Invalid("--role is for an issue in Markdown: a plan in YAML says itself who decides")
+    return planfile.load(file)
 
 
 def _print_decided(plan: planning_pb2.Plan, as_json: bool) -> None:

@@ -34,19 +34,21 @@ def choose(
     budget: Budget,
     prompt_bytes: int,
     max_tokens: int,
+    response_schema: str = "",
 ) -> Chosen:
     """The protocol to run: `asked`, or for `auto` `best_of_n` for a code task, `tournament` for an open one, and `single`
     where the budget or the council allows no more.
 
     `sandbox` says why code cannot be run, empty where it can; `prompt_bytes` is the size of a proposer's messages
-    (`requests.prompt_bytes`), `max_tokens` what each job may write. Raises Invalid for an unknown protocol or number, and
-    for one that cannot run here, with the reason.
+    (`requests.prompt_bytes`), `max_tokens` what each job may write, `response_schema` the form of the answers, if one is asked
+    for. Raises Invalid for an unknown protocol or number, and for one that cannot run here, with the reason.
     """
     check_protocol("protocol", asked)
     wanted = check_numbers("numbers", asked, numbers)
+    code = is_code_task(task, response_schema)
     if asked == AUTO:
-        return _auto(wanted, task, seats, testers, sandbox, budget, prompt_bytes + 2 * MESSAGE_OVERHEAD, max_tokens)
-    if asked == "best_of_n" and not is_code_task(task):
+        return _auto(wanted, code, seats, testers, sandbox, budget, prompt_bytes + 2 * MESSAGE_OVERHEAD, max_tokens)
+    if asked == "best_of_n" and not code:
         raise Invalid(
             "best_of_n compares what code does, and this task asks for no Python code: take tournament or auto"
         )
@@ -58,7 +60,7 @@ def choose(
 
 def _auto(
     wanted: Mapping[str, float],
-    task: PlanTask,
+    code: bool,
     seats: Sequence[str],
     testers: Sequence[str],
     sandbox: str,
@@ -66,7 +68,6 @@ def _auto(
     job_tokens: int,
     max_tokens: int,
 ) -> Chosen:
-    code = is_code_task(task)
     name, because = "tournament", "an open task"
     if code and sandbox:
         because = f"a code task, but no sandbox can be made: {sandbox}"

@@ -23,8 +23,11 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def is_code_task(task: PlanTask) -> bool:
-    """Whether a task asks for Python: it names an entry point, or its description has a Python block or a `def name(`."""
+def is_code_task(task: PlanTask, response_schema: str = "") -> bool:
+    """Whether a task asks for Python: it names an entry point, or its description has a Python block or a `def name(`. One that
+    asks for JSON of a form (`response_schema`) does not."""
+    if response_schema:
+        return False
     if task.entry_point or _DEFINITION.search(task.description):
         return True
     return any(block.language in PYTHON for block in code_blocks(task.description))

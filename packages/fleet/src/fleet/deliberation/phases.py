@@ -29,7 +29,7 @@ def testers(state: Deliberation) -> tuple[str, ...]:
 def not_applicable(state: Deliberation, prompt: Prompt, phase: Phase) -> str:
     """Why a phase of the protocol is none of this task's; empty where it is."""
     if phase in ("tests", "dry_run", "rerun"):
-        if not code.is_code_task(state.task):
+        if not code.is_code_task(state.task, prompt.proposal_schema):
             return "the task asks for no Python code"
         if prompt.sandbox:
             return f"no sandbox: {prompt.sandbox}"

@@ -6,8 +6,14 @@ from collections.abc import Mapping, Sequence
 from fleet_wire.errors import Invalid
 from fleet_wire.events import PlanApproved, PlanTask
 
-PROTOCOL_PATTERN = r"^[a-z_]{1,32}$(?!\n)"
-"""The name of a protocol. The last part because `$` alone lets a final line break pass."""
+# Limits, in characters unless said otherwise: they keep texts readable and prompts finite.
+MAX_TITLE = 200
+MAX_BRIEF = 20_000
+MAX_DESCRIPTION = 20_000
+MAX_ITEM = 2_000
+"""Of a requirement, or of one thing by which one sees that it is done."""
+MAX_ITEMS = 50
+MAX_TASKS = 64
 
 
 def tasks_of(event: PlanApproved) -> tuple[PlanTask, ...]:
@@ -48,10 +54,15 @@ def check_order(needs: Mapping[str, Sequence[str]]) -> None:
                 raise Invalid(
                     f"tasks[{index}].depends_on names {other[:80]!r}, which is no task of this plan (task {task_id[:80]})"
                 )
+    if cycle := cycle_of(needs):
+        raise Invalid(f"tasks wait for each other in a cycle of depends_on: {' → '.join(cycle)}")
+
+
+def cycle_of(needs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Tasks that wait for each other, each followed by one that it waits for, the first once more at the end; else none."""
     try:
         graphlib.TopologicalSorter(needs).prepare()
     except graphlib.CycleError as error:
-        # The sorter lists each task before the one that waits for it; read backwards it follows depends_on.
-        raise Invalid(
-            f"tasks wait for each other in a cycle of depends_on: {' → '.join(error.args[1][::-1])}"
-        ) from error
+        # The sorter lists each task before the one that waits for it.
+        return tuple(error.args[1][::-1])
+    return ()

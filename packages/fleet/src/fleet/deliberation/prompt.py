@@ -33,6 +33,10 @@ _SYSTEM = (
 _PROPOSE = (
     "Answer with one concrete proposal that meets every requirement. Put code into fenced blocks with their language."
 )
+_PROPOSE_FORM = (
+    "Answer with one concrete proposal that meets every requirement, as JSON of the form that is given above, and with nothing "
+    "else."
+)
 _TESTS = (
     "You are a test engineer. Somebody else writes the code for this task, and you do not see it. Write tests in Python that "
     "every right solution passes and wrong ones fail: top-level functions named test_…, without arguments, one case each, at "
@@ -76,9 +80,9 @@ class Prompt(Struct, frozen=True, kw_only=True):
     """What every try of every request is made from.
 
     `system` and `shared` open all of them; `lens` is what a proposer of the task's role is told, `instructions` what each phase
-    asks for, `verdict_schema` the form of a verdict. `sandbox` is empty where code can be run, else it says why not; `policy` is
-    the council's rules as JSON text, empty for none. `max_tokens` is what a job may write, `temperature` how it samples. `hash`
-    is over all of it when it was frozen.
+    asks for, `verdict_schema` the form of a verdict, `proposal_schema` that of a proposal, empty for free text. `sandbox` is
+    empty where code can be run, else it says why not; `policy` is the council's rules as JSON text, empty for none. `max_tokens`
+    is what a job may write, `temperature` how it samples. `hash` is over all of it when it was frozen.
     """
 
     system: str
@@ -90,6 +94,7 @@ class Prompt(Struct, frozen=True, kw_only=True):
     temperature: float
     sandbox: str = ""
     policy: str = ""
+    proposal_schema: str = ""
     hash: str = ""
 
 
@@ -101,24 +106,29 @@ def render(
     temperature: float,
     sandbox: str = "",
     policy: str = "",
+    response_schema: str = "",
 ) -> Prompt:
-    """The prompt for a task with what context gave; without context, for the task alone."""
+    """The prompt for a task with what context gave; without context, for the task alone. Where a form is asked for, all are
+    shown it: a server that makes the model keep to it does not tell the model what it is."""
     blocks = list(context)
     if not any(block.kind == "task" for block in blocks):
         blocks.append(ContextText(kind="task", title=task.title, text=_task_text(task)))
+    if response_schema:
+        blocks.append(ContextText(kind="form of the answer (JSON Schema)", title="", text=response_schema))
     # Only a name can stand among the instructions: anything else that calls itself an entry point is somebody's text.
     named = f", which has the function `{task.entry_point}`" if task.entry_point.isidentifier() else ""
     tests = _TESTS.replace("{entry_point}", named)
     prompt = Prompt(
         system=_SYSTEM,
         shared=fenced(blocks),
-        lens=f"{LENSES[task.role]} {_PROPOSE}",
+        lens=f"{LENSES[task.role]} {_PROPOSE_FORM if response_schema else _PROPOSE}",
         instructions={"tests": tests, "critique": _CRITIQUE, "revise": _REVISE, "judge": _JUDGE},
         verdict_schema=_verdict_schema(max_tokens),
         max_tokens=max_tokens,
         temperature=temperature,
         sandbox=sandbox,
         policy=policy,
+        proposal_schema=response_schema,
     )
     return msgspec.structs.replace(prompt, hash=hashlib.sha256(msgspec.json.encode(prompt)).hexdigest())
 

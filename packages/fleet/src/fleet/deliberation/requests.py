@@ -123,7 +123,7 @@ def _request(
         program = code.program_of(proposal.content, state.task)
         dry_run = DryRun(program=program, tests=tests)
         return JobRequest(job_id=job.job_id, agent_id=job.agent_id, role=role, phase=job.phase, dry_run=dry_run)
-    judges = job.phase == "judge"
+    proposes, judges = job.phase in ("propose", "revise"), job.phase == "judge"
     return JobRequest(
         job_id=job.job_id,
         agent_id=job.agent_id,
@@ -137,8 +137,8 @@ def _request(
         max_tokens=prompt.max_tokens,
         temperature=0.0 if judges else prompt.temperature,
         seed=int(ids.derived("seed", job.job_id)[-8:], 16),
-        response_schema=prompt.verdict_schema if judges else "",
-        checks=check_list(state, prompt) if job.phase in ("propose", "revise") else None,
+        response_schema=prompt.verdict_schema if judges else prompt.proposal_schema if proposes else "",
+        checks=check_list(state, prompt) if proposes else None,
     )
 
 

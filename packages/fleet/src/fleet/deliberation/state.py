@@ -48,6 +48,8 @@ class Deliberation(Struct, frozen=True, kw_only=True):
     `protocol` is what was asked for until it is prepared, then what was chosen. `seats` are the agents of the council that
     propose and judge, `testers` those that write tests. `jobs` are those of all phases so far, `phase` is the one that runs,
     its jobs to be done by `until`. `replay_of` names a deliberation whose answers to the same questions are taken over.
+    `response_schema` is the form that every proposal must have, as JSON Schema; empty for free text. `max_tokens` is what
+    an agent may write at a time, 0 for the service's setting.
     `closed_at` is the moment the counted set was frozen, `closed_by` why: the failure it is where that set misses the quorum.
     """
 
@@ -68,6 +70,8 @@ class Deliberation(Struct, frozen=True, kw_only=True):
     based_on: tuple[str, ...] = ()
     request_hash: str = ""
     replay_of: str = ""
+    response_schema: str = ""
+    max_tokens: int = 0
     status: DeliberationStatus = "preparing"
     scheduled: bool = False
     announced: bool = False
@@ -256,7 +260,7 @@ def advance(state: Deliberation, event: DeliberationEvent) -> Deliberation:
         case Reported() if state.status in ENDED:
             return replace(state, reported=True)
         case Retired() if state.status in ENDED:
-            return replace(state, retired=True, task=stub(state.task))
+            return replace(state, retired=True, task=stub(state.task), response_schema="")
     return state
 
 

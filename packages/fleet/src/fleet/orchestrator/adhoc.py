@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 MAX_TITLE = 200
 MAX_TEXT_BYTES = 64 * 1024
+MAX_SCHEMA_CHARS = 32 * 1024
+MAX_TOKENS = 16384
+"""Both as the executor takes them."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +47,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     budget: Budget = Budget()
     replay_of: str = ""
     entry_point: str = ""
+    response_schema: str = ""
+    max_tokens: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +79,9 @@ class Adhoc:
         return state
 
     async def _start(self, name: str, asked: Asked, request_hash: str) -> Deliberation:
-        task = await self._task(asked)
+        task, response_schema = await self._task(asked)
         bench = await bench_of(self.store, task.role)
-        await self._check_possible(task, bench, asked.budget)
+        await self._check_possible(task, response_schema, bench, asked)
         now = self.clock()
         state = new_deliberation(
             name,
@@ -87,18 +92,30 @@ class Adhoc:
             budget=asked.budget,
             request_hash=request_hash,
             replay_of=asked.replay_of,
+            response_schema=response_schema,
+            max_tokens=asked.max_tokens,
         )
         return (await self.live.create(self.records, name, state, now))[0]
 
-    async def _task(self, asked: Asked) -> PlanTask:
+    async def _task(self, asked: Asked) -> tuple[PlanTask, str]:
+        """The task, and the form of its answers."""
         _check_limits(asked)
         if not asked.replay_of:
-            return _own_task(asked)
-        for name in ("role", "title", "description", "requirements", "acceptance", "entry_point"):
+            return _own_task(asked), asked.response_schema
+        for name in (
+            "role",
+            "title",
+            "description",
+            "requirements",
+            "acceptance",
+            "entry_point",
+            "response_schema",
+            "max_tokens",
+        ):
             if getattr(asked, name):
                 raise Invalid(f"{name} must be empty with replay_of: it is that deliberation's")
         old = await self.replays.stored(asked.replay_of)
-        return msgspec.structs.replace(
+        task = msgspec.structs.replace(
             old.state.task,
             task_id=asked.request_id,
             protocol=asked.protocol or None,
@@ -106,8 +123,9 @@ class Adhoc:
             budget=asked.budget,
             depends_on=[],
         )
+        return task, old.prompt.proposal_schema
 
-    async def _check_possible(self, task: PlanTask, bench: Bench, budget: Budget) -> None:
+    async def _check_possible(self, task: PlanTask, response_schema: str, bench: Bench, asked: Asked) -> None:
         """Raises Invalid for an unknown protocol or number, Precondition where it needs a sandbox and there is none. What the
         executor does not say now shows when the deliberation is prepared."""
         if bench.council is None:
@@ -116,7 +134,7 @@ class Adhoc:
         check_protocol("protocol", protocol)
         check_numbers("numbers", protocol, numbers)
         try:
-            why = await self.sandbox.word(task)
+            why = await self.sandbox.word(task, response_schema)
         except Unavailable as error:
             log.info("request taken without a word on the sandbox", reason=str(error))
             return
@@ -129,9 +147,10 @@ class Adhoc:
                     seats=bench.council.agents,
                     testers=bench.testers.agents if bench.testers else (),
                     sandbox=sandbox,
-                    budget=budget,
+                    budget=asked.budget,
                     prompt_bytes=0,  # what the budget allows is chosen when it is known
-                    max_tokens=self.limits.max_tokens,
+                    max_tokens=asked.max_tokens or self.limits.max_tokens,
+                    response_schema=response_schema,
                 )
             except Invalid as error:
                 if sandbox:
@@ -150,9 +169,27 @@ def _check_limits(asked: Asked) -> None:
         check_numbers("numbers", asked.protocol, asked.numbers)
     check_budget("budget", asked.budget)
     check_entry_point("entry_point", asked.entry_point)
+    if asked.max_tokens > MAX_TOKENS:
+        raise Invalid(f"max_tokens must be 1 to {MAX_TOKENS}, or 0 for the default, not {asked.max_tokens}")
+    if asked.response_schema:
+        _check_schema(asked)
     seconds = asked.timeout_seconds
     if seconds != 0 and not 1 <= seconds <= 86400:
         raise Invalid(f"timeout_seconds must be 1 to 86400, or 0 for the default, not {seconds:g}")
+
+
+def _check_schema(asked: Asked) -> None:
+    """What can be told here of the form of an answer; that it is a JSON Schema the executor checks."""
+    if asked.entry_point:
+        raise Invalid("response_schema asks for JSON, and entry_point for a Python function: give one of them")
+    if len(asked.response_schema) > MAX_SCHEMA_CHARS:
+        raise Invalid(f"response_schema has {len(asked.response_schema)} characters, above {MAX_SCHEMA_CHARS}")
+    try:
+        schema = msgspec.json.decode(asked.response_schema)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise Invalid(f"response_schema is no JSON: {error}") from error
+    if not isinstance(schema, dict) or schema.get("type") != "object":
+        raise Invalid('response_schema must be a JSON Schema with "type": "object" at its top')
 
 
 def _own_task(asked: Asked) -> PlanTask:

@@ -51,10 +51,10 @@ class Sandbox:
         self._until = float("-inf")
         self._lock = asyncio.Lock()
 
-    async def word(self, task: PlanTask) -> str:
+    async def word(self, task: PlanTask, response_schema: str = "") -> str:
         """Why there is none; empty where there is one, and for a task that asks for no code. Raises Unavailable where the
         executor does not say."""
-        if not is_code_task(task):
+        if not is_code_task(task, response_schema):
             return ""
         async with self._lock:
             if time.monotonic() >= self._until:
@@ -114,7 +114,7 @@ class Preparing:
         return entry.value
 
     async def _freeze(self, state: Deliberation) -> Prompt:
-        sandbox = await self._sandbox.word(state.task)
+        sandbox = await self._sandbox.word(state.task, state.response_schema)
         if state.replay_of:
             old = await self.frozen(state.replay_of)
             if old is None:
@@ -125,10 +125,11 @@ class Preparing:
             prompt = prompts.render(
                 state.task,
                 blocks,
-                max_tokens=self._limits.max_tokens,
+                max_tokens=state.max_tokens or self._limits.max_tokens,
                 temperature=self._limits.temperature,
                 sandbox=sandbox,
                 policy=self._policies.get(state.task.role, ""),
+                response_schema=state.response_schema,
             )
         choose(state, prompt)  # what cannot be had is refused before anything is frozen
         ttl = state.deadline - self._clock() + topology.RESULT_TTL
@@ -155,6 +156,7 @@ def choose(state: Deliberation, prompt: Prompt) -> auto.Chosen:
         budget=state.budget,
         prompt_bytes=prompt_bytes(prompt),
         max_tokens=prompt.max_tokens,
+        response_schema=prompt.proposal_schema,
     )
 
 

@@ -74,6 +74,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
                 budget=budget_of(request.budget),
                 replay_of=request.replay_of,
                 entry_point=request.entry_point,
+                response_schema=request.response_schema,
+                max_tokens=request.max_tokens,
             )
         )
         return pb.DeliberateResponse(deliberation_id=state.deliberation_id, state=state.status)

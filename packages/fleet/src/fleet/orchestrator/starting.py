@@ -52,6 +52,8 @@ def new_deliberation(
     based_on: tuple[str, ...] = (),
     request_hash: str = "",
     replay_of: str = "",
+    response_schema: str = "",
+    max_tokens: int = 0,
 ) -> Deliberation:
     """A deliberation at its start. Without a council, or with an unknown protocol or number, it is one that has only to fail."""
     council = bench.council
@@ -75,6 +77,8 @@ def new_deliberation(
         based_on=based_on,
         request_hash=request_hash,
         replay_of=replay_of,
+        response_schema=response_schema,
+        max_tokens=max_tokens,
     )
     if council is None:
         return _stillborn(state, "no_council", f"role {task.role} has no council", now)

@@ -19,7 +19,15 @@ from typing import Literal, cast, get_args
 
 import msgspec
 
-from fleet.deliberation.plan_rules import check_order
+from fleet.deliberation.plan_rules import (
+    MAX_BRIEF,
+    MAX_DESCRIPTION,
+    MAX_ITEM,
+    MAX_ITEMS,
+    MAX_TASKS,
+    MAX_TITLE,
+    check_order,
+)
 from fleet.planmessages import NO_LIMITS, check_budget, check_how
 from fleet.planning import transitions
 from fleet.planning.transitions import StoryState
@@ -31,12 +39,6 @@ PlanState = Literal["proposed", "approved", "rejected", "completed", "superseded
 PLAN_STATES: tuple[PlanState, ...] = get_args(PlanState)
 PHASES: tuple[events.StoryPhase, ...] = get_args(events.StoryPhase)
 
-MAX_TITLE = 200
-MAX_BRIEF = 20_000
-MAX_DESCRIPTION = 20_000
-MAX_ITEM = 2_000
-MAX_ITEMS = 50
-MAX_TASKS = 64
 MAX_PERSON = 200
 MAX_REASON = 2_000
 APPROVAL_BYTES = 6 * MAX_PERSON + 64

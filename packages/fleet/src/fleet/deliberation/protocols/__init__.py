@@ -17,6 +17,8 @@ __all__ = [
     "Placed",
     "Protocol",
     "Ranking",
+    "any_numbers",
+    "check_any_numbers",
     "check_numbers",
     "check_protocol",
     "finalists",
@@ -48,15 +50,34 @@ def check_protocol(field: str, name: str) -> str:
 def check_numbers(field: str, protocol: str, numbers: Mapping[str, float]) -> dict[str, float]:
     """The numbers, if the protocol (or, for `auto`, any that it may choose) has them and they lie within their limits; raises
     Invalid naming the field otherwise."""
-    known = known_numbers(protocol)
+    _check(field, protocol, known_numbers(protocol), numbers)
+    return dict(numbers)
+
+
+def check_any_numbers(field: str, numbers: Mapping[str, float]) -> None:
+    """As `check_numbers`, where the protocol is not known yet: raises Invalid for what no protocol has, or takes."""
+    _check(field, "any protocol", any_numbers(), numbers)
+
+
+def any_numbers() -> dict[str, Number]:
+    """The numbers of all protocols by name. Where several have one of a name, what any of them takes."""
+    found: dict[str, Number] = {}
+    for protocol in PROTOCOLS.values():
+        for name, one in protocol.numbers.items():
+            before = found.get(name, one)
+            least, most = min(before.least, one.least), max(before.most, one.most)
+            found[name] = Number(one.default, least, most, one.meaning, one.whole and before.whole)
+    return found
+
+
+def _check(field: str, of: str, known: Mapping[str, Number], numbers: Mapping[str, float]) -> None:
     for name, value in numbers.items():
         limits = known.get(name)
         if limits is None:
-            raise Invalid(f"{field} of {protocol} must be of {', '.join(known)}, not {name[:80]!r}")
+            raise Invalid(f"{field} of {of} must be of {', '.join(known)}, not {name[:80]!r}")
         if not limits.least <= value <= limits.most or (limits.whole and not float(value).is_integer()):
             kind = "a whole number " if limits.whole else ""
             raise Invalid(f"{field}.{name} must be {kind}from {limits.least:g} to {limits.most:g}, not {value:g}")
-    return dict(numbers)
 
 
 def known_numbers(protocol: str) -> dict[str, Number]:

@@ -55,6 +55,8 @@ class DeliberateRequest(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     REPLAY_OF_FIELD_NUMBER: _builtins.int
     ENTRY_POINT_FIELD_NUMBER: _builtins.int
+    RESPONSE_SCHEMA_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Takes the plan's place in the deliberation's id. Empty: every call starts a deliberation."""
     role: _builtins.str
@@ -70,6 +72,12 @@ class DeliberateRequest(_message.Message):
     """
     entry_point: _builtins.str
     """The function that a code task asks for; empty otherwise."""
+    response_schema: _builtins.str
+    """A JSON Schema of an object, of 32 KiB at most, that every proposal must fulfil; empty for free text. Such a task asks for
+    no code, and with replay_of the form is that deliberation's.
+    """
+    max_tokens: _builtins.int
+    """Tokens that an agent may write at a time, 1 to 16384; 0 for the service's setting. With replay_of it is that deliberation's."""
     @_builtins.property
     def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -95,10 +103,12 @@ class DeliberateRequest(_message.Message):
         budget: Global___Budget | None = ...,
         replay_of: _builtins.str = ...,
         entry_point: _builtins.str = ...,
+        response_schema: _builtins.str = ...,
+        max_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "budget", b"budget", "description", b"description", "entry_point", b"entry_point", "numbers", b"numbers", "protocol", b"protocol", "replay_of", b"replay_of", "request_id", b"request_id", "requirements", b"requirements", "role", b"role", "timeout_seconds", b"timeout_seconds", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "budget", b"budget", "description", b"description", "entry_point", b"entry_point", "max_tokens", b"max_tokens", "numbers", b"numbers", "protocol", b"protocol", "replay_of", b"replay_of", "request_id", b"request_id", "requirements", b"requirements", "response_schema", b"response_schema", "role", b"role", "timeout_seconds", b"timeout_seconds", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
