@@ -65,8 +65,12 @@ class Deliberations:
         """Does all that is due until nothing is. Raises what stopped it: Unavailable where a part is away."""
         try:
             await self._drive(deliberation_id)
-        except BaseException:
-            self.records.forget(deliberation_id)  # the next try begins with what stands in the store
+        except BaseException as error:
+            state = self.records.remembered(deliberation_id)
+            # The next try begins with what stands in the store, but where it only waits for the graph: there a record that
+            # another replica has moved since does no harm, and shows when it is written.
+            if not (isinstance(error, Unavailable) and state is not None and state.status == "preparing"):
+                self.records.forget(deliberation_id)
             raise
 
     async def fold(self, deliberation_id: str, events: Confirmed) -> Deliberation | None:

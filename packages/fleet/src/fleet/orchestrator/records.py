@@ -61,6 +61,11 @@ class Records(Generic[S, E]):
         self._known.put(name, Entry(self._rules.key(name), state, revision))
         return state, True
 
+    def remembered(self, name: str) -> S | None:
+        """The record as this replica remembers it; None where it does not."""
+        entry = self._known.get(name)
+        return entry.value if entry else None
+
     async def known(self, name: str) -> S | None:
         """The record as this replica knows it, read where it does not. Another replica may have moved it since."""
         entry = self._known.get(name)
