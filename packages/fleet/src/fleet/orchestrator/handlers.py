@@ -62,7 +62,7 @@ class Handlers:
             raise NotFound(f"deliberation {result.deliberation_id} has no record")
         job_of(state, result)
         result = await self.deliberations.results.save(checked(result))
-        after = await records.fold(result.deliberation_id, [ended(result, self.deliberations.clock())])
+        after = await self.deliberations.end_job(ended(result, self.deliberations.clock()), result.deliberation_id)
         if after is not None and job_of(after, result).status == "waiting":
             await self._late(after, result)
         if after is not None and after.retired:
