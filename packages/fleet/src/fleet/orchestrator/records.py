@@ -150,9 +150,6 @@ class Records(Generic[S, E]):
         return entry
 
     def _keep(self, name: str, entry: Entry[S]) -> None:
-        if self._rules.over(entry.value):
-            self.forget(name)
-            return
         known = self._known.get(name)
         if known is None or known.revision < entry.revision:
             self._known.put(name, entry)
