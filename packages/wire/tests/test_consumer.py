@@ -141,6 +141,39 @@ async def test_no_more_is_fetched_than_can_be_worked_on(bus: Bus) -> None:
     assert work.most == 3
 
 
+async def test_one_request_brings_many_messages_and_each_is_worked_on_as_it_comes(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "FETCH_SECONDS", 60)
+    requests: list[bytes] = []
+
+    async def seen(message: Any) -> None:
+        requests.append(message.data)
+
+    await bus.client.subscribe("$JS.API.CONSUMER.MSG.NEXT.PLANNING_EVENTS.test-stories", cb=seen)
+    work = Work()
+    async with running(bus, work, spec(concurrency=16)):
+        for number in range(15):
+            await bus.publish(story(number))
+            await eventually(lambda: len(work.done) == number + 1)  # noqa: B023
+    assert len(requests) == 1
+
+
+async def test_what_the_server_sent_to_one_that_stops_goes_to_another_replica_at_once(
+    bus: Bus, connected: Connect
+) -> None:
+    first, second = Work(), Work()
+    async with running(bus, first, spec(concurrency=64)) as stop:
+        await bus.publish(story(0))
+        await eventually(lambda: first.done == ["s0"])
+        stop.set()
+        for number in range(1, 50):
+            await bus.publish(story(number))
+    async with running(await connected(), second):
+        await eventually(lambda: len(first.done) + len(second.done) == 50, 5)
+        await settled(bus)
+
+
 async def test_progress_keeps_long_work_from_coming_twice(bus: Bus) -> None:
     async def long(story_id: str) -> None:
         await asyncio.sleep(2.5)

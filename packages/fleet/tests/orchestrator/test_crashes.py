@@ -84,6 +84,10 @@ async def test_a_crash_right_after_any_write_loses_nothing_and_repeats_no_decisi
         async with replica(own_nats.url, peers, sweep_seconds=60):
             await until(gone(server, plan_id), 40)
         assert len(peers.executor.jobs) == jobs, steps
+        for job_id in peers.executor.jobs:
+            result = await server.js.get_last_msg("KV_results", f"$KV.results.{job_id}")
+            assert (result.headers or {}).get("Nats-TTL") == f"{86400}s", steps
+        assert await _subjects(server, "FLEET_TIMERS", "timers.schedule.*") == [], steps
     assert steps >= least
     decided = [event.deliberation_id for event in await published(server, COMPLETED)]
     assert len(decided) == len(set(decided))
@@ -97,12 +101,15 @@ def gone(server: Bus, plan_id: str) -> Callable[[], Awaitable[bool]]:
 
 async def _gone(server: Bus, plan_id: str) -> bool:
     """Whether the plan has ended with a decision, and no marker of a live record is left: all that was due is done."""
-    subjects = (await server.js.stream_info("KV_deliberations", subjects_filter="$KV.deliberations.*.*")).state.subjects
-    names = [subject.split(".")[2] for subject in subjects or {}]
+    names = [subject.split(".")[2] for subject in await _subjects(server, "KV_deliberations", "$KV.deliberations.*.*")]
     if "live" in names or "liveplan" in names:
         return False
     last = await server.js.get_last_msg("ORCHESTRATOR_EVENTS", PLAN_COMPLETED) if await _any(server) else None
     return last is not None and f'"{plan_id}"'.encode() in (last.data or b"")
+
+
+async def _subjects(server: Bus, stream: str, pattern: str) -> list[str]:
+    return list((await server.js.stream_info(stream, subjects_filter=pattern)).state.subjects or {})
 
 
 async def _any(server: Bus) -> bool:

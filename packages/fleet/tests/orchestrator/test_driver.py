@@ -79,3 +79,87 @@ def test_the_pause_doubles_up_to_the_longest() -> None:
     assert delay_seconds(1) <= 0.0625
     assert all(delay_seconds(tries) <= 5 * 1.25 for tries in range(1, 100))
     assert delay_seconds(50) >= 5 * 0.75
+
+
+async def test_a_wake_ends_the_pause_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_DELAY_SECONDS", 3600.0)
+    driver = Driver()
+    tries = 0
+    failed = asyncio.Event()
+
+    async def step(key: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            failed.set()
+            raise Unavailable("not yet")
+
+    driver.step = step
+    driver.wake("a")
+    await failed.wait()
+    driver.wake("a")
+    await asyncio.wait_for(driver.idle(), 20)
+    assert tries == 2
+
+
+async def test_many_wakes_make_no_busy_loop_of_a_step_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_DELAY_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "SHORTEST_DELAY_SECONDS", 3600.0)
+    driver = Driver()
+    tries = 0
+
+    async def step(key: str) -> None:
+        nonlocal tries
+        tries += 1
+        raise Unavailable("away")
+
+    driver.step = step
+    for _ in range(50):
+        driver.wake("a")
+        await asyncio.sleep(0)
+    assert tries == 1
+    stop = asyncio.Event()
+    stop.set()
+    await driver.run(stop)
+
+
+async def test_a_wake_during_a_step_that_fails_ends_its_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_DELAY_SECONDS", 3600.0)
+    driver = Driver()
+    tries = 0
+
+    async def step(key: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            driver.wake(key)
+            raise Unavailable("it was there a moment later")
+
+    driver.step = step
+    driver.wake("a")
+    await asyncio.wait_for(driver.idle(), 20)
+    assert tries == 2
+
+
+async def test_what_is_woken_for_later_is_worked_on_when_it_is_hurried_or_after_the_first_delay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = Driver()
+    seen: list[str] = []
+
+    async def step(key: str) -> None:
+        seen.append(key)
+
+    driver.step = step
+    driver.wake_later("by itself")
+    await driver.idle()
+    monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 3600.0)
+    driver.wake_later("hurried")
+    await asyncio.sleep(0)
+    assert seen == ["by itself"]
+    driver.hurry("hurried")
+    driver.hurry("at rest")
+    await asyncio.wait_for(driver.idle(), 20)
+    assert seen == ["by itself", "hurried"]

@@ -14,12 +14,12 @@ import nats.errors
 import nats.js.errors
 import structlog
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from fleet_wire import events, topology, tracing
 from fleet_wire.bus import TRANSIENT, Bus, reason_of
 from fleet_wire.errors import AlreadyExists, Conflict, Invalid, NotFound, Precondition, Unavailable
+from fleet_wire.pull import Pull
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +31,10 @@ FIRST_DELAY = dt.timedelta(milliseconds=200)
 LONGEST_DELAY = dt.timedelta(seconds=15)
 MAX_FAILURES = 5
 """Unforeseen errors on one message before it goes to DEAD_LETTERS. Counted per process; a restart begins anew."""
-FETCH_SECONDS = 1.0
-"""How long one fetch waits: one that a server restart leaves without an answer ends by itself after that."""
+FETCH_SECONDS = 5.0
+"""How long one request for messages stands."""
+LOOK_SECONDS = 1.0
+"""How often it is looked whether the request still stands: a server may forget it without a word."""
 MAX_RECORDS = 10_000
 """Messages whose tries are remembered."""
 
@@ -64,7 +66,9 @@ class DurableConsumer:
         self._spec = spec
         self._handler = handler
         self._report = report
-        self._slots = asyncio.Semaphore(spec.concurrency)
+        self._pull: Optional[Pull] = None
+        self._news = asyncio.Event()
+        self._stopping = False
         self._working: dict[asyncio.Task[None], Msg] = {}
         self._records: dict[int, _Record] = {}
         self._log = log.bind(consumer=spec.durable)
@@ -73,44 +77,58 @@ class DurableConsumer:
         """Works until `stop` is set, then finishes what it has begun within `grace`. Whatever is cut off comes again."""
         heartbeat = asyncio.create_task(self._send_progress())
         stopped = asyncio.create_task(stop.wait())
-        subscription: Optional[JetStreamContext.PullSubscription] = None
+        stopped.add_done_callback(lambda _: self._news.set())
         try:
             while not stop.is_set():
-                await self._either(self._slots.acquire(), stopped)
-                if stop.is_set():
-                    break
-                message = None
                 try:
-                    if subscription is None:
-                        subscription = await self._subscribe()
-                    # One at a time: a batch of the client waits for its last message before it hands over the first.
-                    [message] = await subscription.fetch(1, timeout=FETCH_SECONDS)
-                except nats.errors.TimeoutError:
-                    if not self._bus.connected:
-                        self._report("NATS is not connected")
-                    elif not await self._exists():
-                        await self._drop(subscription)
-                        subscription = None
-                        self._records.clear()  # a stream made anew counts its sequence from 1
+                    await self._fetch()
                 except nats.errors.Error as error:
                     self._report(f"{self._spec.durable} cannot fetch: {reason_of(error)}")
-                    await self._drop(subscription)
-                    subscription = None
+                    await self._drop()
                     await asyncio.sleep(0.5)
-                if message is None:
-                    self._slots.release()
-                else:
-                    self._report(None)
-                    task = asyncio.create_task(self._work(message))
-                    self._working[task] = message
-                    task.add_done_callback(self._done)
+            self._stopping = True
+            if self._pull is not None:
+                with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
+                    await asyncio.wait_for(self._pull.drain(), 2)
             if self._working:
                 await asyncio.wait(list(self._working), timeout=grace.total_seconds())
         finally:
             heartbeat.cancel()
             stopped.cancel()
             await self._cut_off()
-            await self._drop(subscription)
+            await self._drop()
+
+    async def _fetch(self) -> None:
+        """Asks for as much as there is room for, and waits until that has come, or is to be looked after. Raises
+        nats.errors.Error where the consumer cannot be had."""
+        self._news.clear()
+        if self._pull is None:
+            self._pull = await self._subscribe()
+        room = self._spec.concurrency - len(self._working)
+        if room and not self._pull.left:
+            await self._pull.ask(room, FETCH_SECONDS)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
+        if not self._bus.connected:
+            self._report("NATS is not connected")
+        elif self._pull.lost or self._pull.refusal:
+            if not await self._exists():
+                self._records.clear()  # a stream made anew counts its sequence from 1
+            if self._pull.refusal:
+                raise nats.errors.Error(self._pull.refusal)
+            await self._drop()
+        elif not self._pull.left:
+            self._report(None)
+
+    def _take(self, message: Msg) -> None:
+        task = asyncio.create_task(self._hand_back(message) if self._stopping else self._work(message))
+        self._working[task] = message
+        task.add_done_callback(self._done)
+
+    async def _hand_back(self, message: Msg) -> None:
+        """For another replica, which need not wait for it."""
+        with contextlib.suppress(nats.errors.Error):
+            await message.nak()
 
     async def _cut_off(self) -> None:
         """Ends what has not finished, and hands its messages back so that another replica need not wait for them."""
@@ -120,15 +138,14 @@ class DurableConsumer:
         await asyncio.gather(*cut, return_exceptions=True)
         for task, message in cut.items():
             if task.cancelled():
-                with contextlib.suppress(nats.errors.Error):
-                    await message.nak()
+                await self._hand_back(message)
 
-    async def _drop(self, subscription: Optional[JetStreamContext.PullSubscription]) -> None:
-        if subscription is not None:
-            with contextlib.suppress(nats.errors.Error):
-                await subscription.unsubscribe()
+    async def _drop(self) -> None:
+        if self._pull is not None:
+            await self._pull.close()
+            self._pull = None
 
-    async def _subscribe(self) -> JetStreamContext.PullSubscription:
+    async def _subscribe(self) -> Pull:
         spec = self._spec
         config = ConsumerConfig(
             durable_name=spec.durable,
@@ -140,12 +157,11 @@ class DurableConsumer:
             max_ack_pending=1000,
         )
         await self._bus.js.add_consumer(spec.stream, config)
-        subscription = await self._bus.js.pull_subscribe_bind(durable=spec.durable, stream=spec.stream)
         self._report(None)
-        return subscription
+        return Pull(self._bus, spec.stream, spec.durable, self._take, self._news.set)
 
     async def _exists(self) -> bool:
-        """Asked after an empty second: a consumer that was removed is silent like one with nothing to do."""
+        """Asked where a request was lost: a consumer that was removed is silent."""
         try:
             await self._bus.js.consumer_info(self._spec.stream, self._spec.durable)
         except nats.js.errors.NotFoundError:
@@ -157,15 +173,10 @@ class DurableConsumer:
         self._report(None)
         return True
 
-    async def _either(self, wanted: Awaitable[object], stopped: "asyncio.Task[bool]") -> None:
-        task = asyncio.ensure_future(wanted)
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._working.pop(task, None)
-        self._slots.release()
+        if self._pull is not None and not self._pull.left:
+            self._news.set()
         if not task.cancelled() and task.exception() is not None:
             self._log.error("message left for its redelivery", exc_info=task.exception())
 

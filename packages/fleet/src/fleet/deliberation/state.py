@@ -185,7 +185,7 @@ class Reported(Struct, frozen=True):
 
 
 class Retired(Struct, frozen=True):
-    """The timer is taken back, and results and outcome have been given their time to live: what stays is a stub."""
+    """Nothing is to be done any more: what stays is a stub."""
 
 
 DeliberationEvent = Union[

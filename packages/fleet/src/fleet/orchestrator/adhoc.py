@@ -80,7 +80,7 @@ class Adhoc:
 
     async def _start(self, name: str, asked: Asked, request_hash: str) -> Deliberation:
         task, response_schema = await self._task(asked)
-        bench = await bench_of(self.store, task.role)
+        bench = await bench_of(self.store, task)
         await self._check_possible(task, response_schema, bench, asked)
         now = self.clock()
         state = new_deliberation(

@@ -7,6 +7,7 @@ create-only or derived, and what it sends carries derived ids.
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
+from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -18,6 +19,7 @@ from fleet.deliberation.state import (
     Command,
     Deliberation,
     DeliberationEvent,
+    JobEnded,
     OutcomePublished,
     Reported,
     Retired,
@@ -44,6 +46,10 @@ from fleet_wire.events import AgentResult, DeadlineReached, DeliberationComplete
 log = structlog.get_logger(__name__)
 
 Confirmed = tuple[DeliberationEvent, ...]
+LONG_CHARACTERS = 8 * 1024
+"""Of all answers together."""
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +71,30 @@ class Deliberations:
         """Does all that is due until nothing is. Raises what stopped it: Unavailable where a part is away."""
         try:
             await self._drive(deliberation_id)
-        except BaseException:
-            self.records.forget(deliberation_id)  # the next try begins with what stands in the store
+        except BaseException as error:
+            state = self.records.remembered(deliberation_id)
+            # The next try begins with what stands in the store, but where it only waits for the graph: there a record that
+            # another replica has moved since does no harm, and shows when it is written.
+            if not (isinstance(error, Unavailable) and state is not None and state.status == "preparing"):
+                self.records.forget(deliberation_id)
             raise
 
     async def fold(self, deliberation_id: str, events: Confirmed) -> Deliberation | None:
         """Moves the saved state by these events; None where there is no record."""
         return await self.records.fold(deliberation_id, events)
+
+    async def end_job(self, ended: JobEnded, deliberation_id: str) -> Deliberation | None:
+        """Counts a saved result. Where it was the last one of its phase, the same write opens the next or closes the last."""
+        return await self.records.fold(deliberation_id, (ended,), self._turn_at_once)
+
+    async def _turn_at_once(self, state: Deliberation) -> Confirmed:
+        """The turn that is due, where this replica has all that it takes; what is not to be had now stays due."""
+        if "turn" not in due(state) or not self.results.remembers(state):
+            return ()
+        try:
+            return await self._turn(state)
+        except (*HOPELESS, Unavailable):
+            return ()
 
     async def _drive(self, deliberation_id: str) -> None:
         state = await self.records.known(deliberation_id)
@@ -90,9 +113,15 @@ class Deliberations:
                 raise Unavailable(f"{' and '.join(commands)} of {deliberation_id} did not bring it on")
             state = moved
             if state is not None and state.retired:
-                await self._forget(state)
+                await self.tidy(state)
 
-    async def _forget(self, state: Deliberation) -> None:
+    async def tidy(self, state: Deliberation) -> None:
+        """Takes back the timer of a retired deliberation and gives its results their time to live; the outcome has had its own
+        from the start. The marker goes last: by it a sweep finds what a crash left."""
+        await asyncio.gather(
+            self.bus.unschedule(state.deliberation_id),
+            *(self.results.expire(job.job_id) for job in state.jobs),
+        )
         self.results.forget(state)
         self.preparing.forget(state.deliberation_id)
         await self.live.unmark(state.deliberation_id)
@@ -154,16 +183,11 @@ class Deliberations:
     async def _turn(self, state: Deliberation) -> Confirmed:
         """The next phase, or that there is none."""
         prompt, results = await asyncio.gather(self.preparing.prompt(state), self.results.of(state))
-        # With answers it is CPU work of some milliseconds: off the loop that answers health checks and acknowledges messages.
-        if results:
-            return (await asyncio.to_thread(turn, state, prompt, results, self.clock()),)
-        return (turn(state, prompt, results, self.clock()),)
+        return (await worked_out(results, turn, state, prompt, results, self.clock()),)
 
     async def _submit(self, state: Deliberation) -> Confirmed:
         prompt, results = await asyncio.gather(self.preparing.prompt(state), self.results.of(state))
-        jobs = (
-            await asyncio.to_thread(requests, state, prompt, results) if results else requests(state, prompt, results)
-        )
+        jobs = await worked_out(results, requests, state, prompt, results)
         over = await self.replays.take_over(state, jobs) if state.replay_of else ()
         rest = [job for job in jobs if all(job.job_id != ended.job_id for ended in over)]
         if rest:
@@ -176,7 +200,8 @@ class Deliberations:
         return (Stopped(),)
 
     async def _decide(self, state: Deliberation) -> Confirmed:
-        event = await asyncio.to_thread(outcome, state, await self._counted_results(state))
+        results = await self._counted_results(state)
+        event = await worked_out(results, outcome, state, results)
         key = outcome_key(state.deliberation_id)
         try:
             await self.store.outcomes.create(key, Outcome.of(event, state.task), topology.RESULT_TTL)
@@ -186,11 +211,13 @@ class Deliberations:
         await self.bus.publish(event)
         if isinstance(event, DeliberationCompleted):
             log.info("deliberation.completed", deliberation_id=state.deliberation_id, winner=event.winner)
-            return (OutcomePublished(event.decision_id, None),)
-        log.warning(
-            "deliberation.failed", deliberation_id=state.deliberation_id, reason=event.reason, detail=event.detail
-        )
-        return (OutcomePublished("", event.reason),)
+            published = OutcomePublished(event.decision_id, None)
+        else:
+            log.warning(
+                "deliberation.failed", deliberation_id=state.deliberation_id, reason=event.reason, detail=event.detail
+            )
+            published = OutcomePublished("", event.reason)
+        return (published, *(await self._onward(advance(state, published))))
 
     async def _counted_results(self, state: Deliberation) -> dict[str, AgentResult]:
         """The results of all jobs that ended in time. A deliberation that only fails does not wait for lost ones."""
@@ -201,16 +228,31 @@ class Deliberations:
                 raise
             return {}
 
+    async def _onward(self, state: Deliberation) -> Confirmed:
+        """What is left to do once the outcome is published, for the same write. What fails of it stays due."""
+        try:
+            match due(state):
+                case ("report",):
+                    return await self._report(state)
+                case ("retire",):
+                    return await self._retire(state)
+        except (Unavailable, Conflict) as error:
+            log.info("outcome told later", deliberation_id=state.deliberation_id, reason=str(error))
+        return ()
+
     async def _report(self, state: Deliberation) -> Confirmed:
-        """Tells the plan; where nothing is to be stopped any more, what is left behind gets its time to live as well."""
+        """Tells the plan."""
         await self.report(state)
-        over = advance(state, Reported())
-        return (Reported(), *(await self._retire(over) if due(over) == ("retire",) else ()))
+        return (Reported(), *(await self._onward(advance(state, Reported()))))
 
     async def _retire(self, state: Deliberation) -> Confirmed:
-        """Takes the timer back and gives the results their time to live; the outcome has had its own from the start."""
-        await asyncio.gather(
-            self.bus.unschedule(state.deliberation_id),
-            *(self.results.expire(job.job_id) for job in state.jobs),
-        )
+        """Nothing is to be done any more but to tidy up, once that is saved."""
         return (Retired(),)
+
+
+async def worked_out(results: Mapping[str, AgentResult], rule: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What the rule says. Over long answers it is CPU work of many milliseconds: off the loop that answers health checks and
+    acknowledges messages. Over short ones a thread would cost more than it."""
+    if sum(len(result.content) for result in results.values()) < LONG_CHARACTERS:
+        return rule(*args, **kwargs)
+    return await asyncio.to_thread(rule, *args, **kwargs)

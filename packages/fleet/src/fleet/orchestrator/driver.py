@@ -5,6 +5,7 @@ up no other. Nothing here is durable: what is due stands in the saved state, and
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -16,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 FIRST_DELAY_SECONDS = 0.05
 LONGEST_DELAY_SECONDS = 5.0
+SHORTEST_DELAY_SECONDS = 0.01
+"""What a wake leaves of the pause after a failure, so that many of them make no busy loop."""
 
 
 class Driver:
@@ -27,12 +30,28 @@ class Driver:
         self._slots = asyncio.Semaphore(workers)
         self._woken: set[str] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._pauses: dict[str, asyncio.Event] = {}
 
     def wake(self, key: str) -> None:
-        """Has the key worked on soon. Cheap, and safe to call at any time."""
+        """Has the key worked on soon: a pause before its next try ends. Cheap, and safe to call at any time."""
         self._woken.add(key)
-        if key not in self._running:
+        if key in self._pauses:
+            self._pauses[key].set()
+        elif key not in self._running:
             self._running[key] = asyncio.create_task(self._drive(key))
+
+    def wake_later(self, key: str) -> None:
+        """Has the key worked on when something hurries it, after the first delay at the latest: for what needs a moment more."""
+        if key in self._running:
+            self._woken.add(key)
+            return
+        self._pauses[key] = asyncio.Event()
+        self._running[key] = asyncio.create_task(self._drive(key, FIRST_DELAY_SECONDS))
+
+    def hurry(self, key: str) -> None:
+        """Wakes a key that is waited for or worked on; what rests is left alone."""
+        if key in self._running:
+            self.wake(key)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Waits for the stop, then ends what runs. What is cut off stays due in its saved state."""
@@ -47,9 +66,16 @@ class Driver:
         while self._running:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _drive(self, key: str) -> None:
+    def _start(self, key: str, pause: float) -> None:
+        self._woken.add(key)
+        if key not in self._running:
+            self._running[key] = asyncio.create_task(self._drive(key, pause))
+
+    async def _drive(self, key: str, pause: float = 0) -> None:
         tries = 0
         try:
+            if pause:
+                await self._pause(key, 0, pause)
             while key in self._woken:
                 self._woken.discard(key)
                 tries = 0 if await self._try(key, tries + 1) else tries + 1
@@ -64,15 +90,26 @@ class Driver:
                 await self.step(key)
         except (Unavailable, Conflict) as error:
             log.info("deliberation step again later", key=key, tries=tries, reason=str(error))
-            pause = delay_seconds(tries)
+            await self._pause(key, SHORTEST_DELAY_SECONDS, delay_seconds(tries))
         except Exception:
             log.exception("deliberation step failed", key=key, tries=tries)
-            pause = LONGEST_DELAY_SECONDS
+            await self._pause(key, LONGEST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         else:
             return True
-        self._woken.add(key)
-        await asyncio.sleep(pause)
         return False
+
+    async def _pause(self, key: str, shortest: float, longest: float) -> None:
+        """Waits until the key is woken, or was while it was worked on, but not less and not more than this. Then it is woken."""
+        woken = self._pauses.setdefault(key, asyncio.Event())
+        if key in self._woken:
+            woken.set()
+        try:
+            await asyncio.sleep(shortest)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(woken.wait(), longest - shortest)
+        finally:
+            del self._pauses[key]
+        self._woken.add(key)
 
 
 def delay_seconds(tries: int) -> float:

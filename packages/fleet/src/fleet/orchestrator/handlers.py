@@ -9,7 +9,6 @@ import datetime as dt
 import msgspec
 import structlog
 
-from fleet.deliberation.plan import Remembered
 from fleet.deliberation.state import DeadlinePassed, Deliberation, Job, JobEnded, SubmissionLost, waiting
 from fleet.orchestrator.deliberations import Deliberations
 from fleet.orchestrator.driver import Driver
@@ -63,7 +62,7 @@ class Handlers:
             raise NotFound(f"deliberation {result.deliberation_id} has no record")
         job_of(state, result)
         result = await self.deliberations.results.save(checked(result))
-        after = await records.fold(result.deliberation_id, [ended(result, self.deliberations.clock())])
+        after = await self.deliberations.end_job(ended(result, self.deliberations.clock()), result.deliberation_id)
         if after is not None and job_of(after, result).status == "waiting":
             await self._late(after, result)
         if after is not None and after.retired:
@@ -108,11 +107,11 @@ class Handlers:
             self.deliberation_driver.wake(state.deliberation_id)
 
     async def on_context_updated(self, event: ContextUpdated) -> None:
-        """Lets the tasks start that waited for this decision to be in the graph."""
+        """Lets start what waited for this plan, or for this decision, to be in the graph."""
         if event.plan_id and event.deliberation_id:
-            plan = await self.plans.fold(event.plan_id, Remembered(event.deliberation_id))
-            if plan is not None:
-                self.plan_driver.wake(event.plan_id)
+            await self.plans.remembered(event.plan_id, event.deliberation_id)
+        elif event.plan_id:
+            self.plans.arrived(event.plan_id)
 
     async def _late(self, state: Deliberation, result: AgentResult) -> None:
         """Recorded, not counted. What was stopped on purpose is no late answer."""

@@ -10,12 +10,13 @@ import structlog
 
 from fleet.deliberation import plan as rules
 from fleet.deliberation import state as deliberation_rules
-from fleet.deliberation.plan import Cancel, Close, Plan, PlanEvent, Start, TaskProgress
+from fleet.deliberation.plan import Cancel, Close, Plan, PlanEvent, Remembered, Start, TaskProgress
 from fleet.deliberation.plan_rules import check_plan, tasks_of
 from fleet.deliberation.state import ENDED, Deliberation, spent
 from fleet.orchestrator.clocks import Clock
 from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
+from fleet.orchestrator.recent import Recent
 from fleet.orchestrator.starting import bench_of, new_deliberation
 from fleet.orchestrator.store import Store
 from fleet_wire.bus import Bus
@@ -23,6 +24,9 @@ from fleet_wire.errors import Unavailable
 from fleet_wire.events import Budget, FailedTask, PlanApproved, PlanCompleted
 
 log = structlog.get_logger(__name__)
+
+KEPT = 4096
+"""Plans of which a replica remembers that the graph holds them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Plans:
     deliberation_driver: Driver
     clock: Clock
     timeout: dt.timedelta
+    _in_graph: Recent[bool] = dataclasses.field(default_factory=lambda: Recent(KEPT))
 
     async def open(self, event: PlanApproved, decided: Mapping[str, int] | None = None) -> bool:
         """Saves the record of an approved plan; False where there is one, or was. `decided` are tasks, each with its try, whose
@@ -62,6 +67,22 @@ class Plans:
         if created:
             log.info("plan.approved", plan_id=event.plan_id, tasks=len(plan.tasks))
         return created
+
+    def arrived(self, plan_id: str) -> None:
+        """The graph holds the plan: what waits for that need wait no longer."""
+        self._in_graph.put(plan_id, True)
+        plan = self.records.remembered(plan_id)
+        if plan is not None:
+            for task in plan.tasks:
+                self.deliberation_driver.hurry(rules.deliberation_of(plan, task))
+
+    async def remembered(self, plan_id: str, deliberation_id: str) -> None:
+        """The graph holds a decision: lets the tasks start that waited for it. Where none of a plan's depends on another,
+        nobody needs to know."""
+        plan = await self.records.known(plan_id)
+        if plan is not None and any(task.task.depends_on for task in plan.tasks):
+            await self.fold(plan_id, Remembered(deliberation_id))
+            self.driver.wake(plan_id)
 
     async def fold(self, plan_id: str, *events: PlanEvent) -> Plan | None:
         """Moves the saved plan by these events; None where there is no record."""
@@ -128,7 +149,10 @@ class Plans:
     async def _start(self, plan: Plan, task: TaskProgress) -> PlanEvent:
         """Saves the deliberation; again, it does no harm, and finds the one that is there: also where that has ended."""
         state = await self._create(plan, task)
-        self.deliberation_driver.wake(state.deliberation_id)
+        if task.task.depends_on or self._in_graph.get(plan.plan_id):
+            self.deliberation_driver.wake(state.deliberation_id)
+        else:  # the graph has the plan in a moment, and the prompt needs it
+            self.deliberation_driver.wake_later(state.deliberation_id)
         if state.status in ENDED:
             return ended(state)
         return rules.TaskStarted(task.task.task_id, task.number)
@@ -147,7 +171,7 @@ class Plans:
         state = new_deliberation(
             rules.deliberation_of(plan, task),
             task.task,
-            await bench_of(self.store, task.task.role),
+            await bench_of(self.store, task.task),
             now=self.clock(),
             timeout=self.timeout,
             budget=task.reserved,

@@ -1,7 +1,8 @@
 """Records that are moved by events, as one replica reads and moves them.
 
 A replica remembers what it wrote last, and writes on top of that: the compare-and-set says where another replica wrote since, and
-only then it reads again. What comes for one record while a write of it is under way is folded in together, in one write.
+only then it reads again. What comes for one record at once, or while a write of it is under way, is folded in together, in one
+write.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import dataclasses
 import datetime as dt
 import random
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from fleet.orchestrator.recent import Recent
@@ -61,6 +62,11 @@ class Records(Generic[S, E]):
         self._known.put(name, Entry(self._rules.key(name), state, revision))
         return state, True
 
+    def remembered(self, name: str) -> S | None:
+        """The record as this replica remembers it; None where it does not."""
+        entry = self._known.get(name)
+        return entry.value if entry else None
+
     async def known(self, name: str) -> S | None:
         """The record as this replica knows it, read where it does not. Another replica may have moved it since."""
         entry = self._known.get(name)
@@ -79,8 +85,13 @@ class Records(Generic[S, E]):
         """Has the record read anew when it is needed next."""
         self._known.drop(name)
 
-    async def fold(self, name: str, events: Sequence[E]) -> S | None:
-        """Moves the record by these events; what stands after that, None where there is no record."""
+    async def fold(
+        self, name: str, events: Sequence[E], then: Callable[[S], Awaitable[Sequence[E]]] | None = None
+    ) -> S | None:
+        """Moves the record by these events; what stands after that, None where there is no record.
+
+        `then` says what follows at once on a state, for the same write. It may be left out where other events lead that write.
+        """
         mine = _Fold[S, E](events)
         self._waiting.setdefault(name, []).append(mine)
         lock = self._locks.get(name)
@@ -88,15 +99,18 @@ class Records(Generic[S, E]):
             lock = self._locks[name] = asyncio.Lock()
         async with lock:
             if not mine.done:
+                await asyncio.sleep(0)  # lets those in that are as far as this one
                 batch = self._waiting.pop(name, [])
                 if mine not in batch:  # who took it along was cut off
                     batch.append(mine)
-                state = await self._move(name, [event for fold in batch for event in fold.events])
+                state = await self._move(name, [event for fold in batch for event in fold.events], then)
                 for fold in batch:
                     fold.done, fold.state = True, state
         return mine.state
 
-    async def _move(self, name: str, events: Sequence[E]) -> S | None:
+    async def _move(
+        self, name: str, events: Sequence[E], then: Callable[[S], Awaitable[Sequence[E]]] | None
+    ) -> S | None:
         entry = self._known.get(name)
         fresh = False
         while True:
@@ -112,6 +126,8 @@ class Records(Generic[S, E]):
             if state == entry.value:  # what changes nothing here may change what another replica wrote since
                 entry = None
                 continue
+            for event in await then(state) if then else ():
+                state = self._rules.advance(state, event)
             try:
                 revision = await self._bucket.update(entry.key, state, entry.revision, self._rules.ttl(state))
             except Conflict:
@@ -134,9 +150,6 @@ class Records(Generic[S, E]):
         return entry
 
     def _keep(self, name: str, entry: Entry[S]) -> None:
-        if self._rules.over(entry.value):
-            self.forget(name)
-            return
         known = self._known.get(name)
         if known is None or known.revision < entry.revision:
             self._known.put(name, entry)

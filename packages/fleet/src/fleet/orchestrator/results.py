@@ -61,6 +61,10 @@ class Results:
             found.update({job_id: one for job_id in wanted if job_id not in found and (one := kept.get(job_id))})
         return {job_id: found[job_id] for job_id in wanted if job_id in found}
 
+    def remembers(self, state: Deliberation) -> bool:
+        """Whether the results of all ended jobs are at hand."""
+        return all(job.status == "waiting" or self._known.get(job.job_id) is not None for job in state.jobs)
+
     async def expire(self, job_id: str) -> None:
         """Gives the result its time to live; where there is none, nothing."""
         await expire(self._store.results, job_id, self._known.get(job_id))

@@ -1,10 +1,11 @@
 """A deliberation at its start: whose seats, by which protocol and numbers, within what."""
 
+import asyncio
 import datetime as dt
 
 import msgspec
 
-from fleet.deliberation.protocols import check_numbers, check_protocol
+from fleet.deliberation.protocols import PROTOCOLS, check_numbers, check_protocol
 from fleet.deliberation.state import Deliberation
 from fleet.orchestrator.councils import DEFAULT_PROTOCOL, Council
 from fleet.orchestrator.store import Store, council_key
@@ -16,17 +17,22 @@ TESTERS = "QA"
 
 
 class Bench(msgspec.Struct, frozen=True):
-    """Who works on a task: the council of its role, and the one that writes its tests. None where there is no such council."""
+    """Who works on a task: the council of its role, and the one that writes its tests. None where there is no such council, or
+    no tests are written."""
 
     council: Council | None
     testers: Council | None
 
 
-async def bench_of(store: Store, role: str) -> Bench:
+async def bench_of(store: Store, task: PlanTask) -> Bench:
     """The councils as they are now."""
-    entry = await store.councils.get(council_key(role))
-    tests = entry if role == TESTERS else await store.councils.get(council_key(TESTERS))
-    return Bench(entry.value if entry else None, tests.value if tests else None)
+    protocol = PROTOCOLS.get(
+        task.protocol or ""
+    )  # where the council or the task itself decides on it, there may be tests
+    roles = (task.role, TESTERS) if protocol is None or "testers" in protocol.numbers else (task.role,)
+    found = await asyncio.gather(*(store.councils.get(council_key(role)) for role in dict.fromkeys(roles)))
+    councils = {entry.value.role: entry.value for entry in found if entry is not None}
+    return Bench(councils.get(task.role), councils.get(TESTERS))
 
 
 def asked_for(task: PlanTask, council: Council | None) -> tuple[str, dict[str, float]]:

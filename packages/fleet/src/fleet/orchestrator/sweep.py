@@ -60,8 +60,11 @@ class Sweep:
         for deliberation_id in names:
             try:
                 state = await self.handlers.deliberations.records.read(deliberation_id)
-                if state is None or state.retired:
-                    if state is not None or self._stray(marked.get(deliberation_id)):
+                if state is not None and state.retired:
+                    await self.handlers.deliberations.tidy(state)
+                    continue
+                if state is None:
+                    if self._stray(marked.get(deliberation_id)):
                         await self.live.unmark(deliberation_id)
                     continue
                 if deliberation_id not in marked:
