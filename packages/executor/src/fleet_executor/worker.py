@@ -13,7 +13,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Optional, TypeVar
 
-import aiohttp
 import msgspec
 import structlog
 
@@ -35,7 +34,7 @@ from fleet_executor.measuring import measure
 from fleet_executor.registry import Registry
 from fleet_executor.structured import BadAnswer, ask
 from fleet_executor.tokens import TokenStream
-from fleet_executor.vllm import ModelClient, ModelError, Spent
+from fleet_executor.vllm import ModelClient, ModelError, Spent, model_session
 from fleet_wire import clock, events, logs, tracing
 from fleet_wire.bus import Bus, connect
 from fleet_wire.errors import FleetError, Unavailable
@@ -163,7 +162,7 @@ class VLLMAgentJob:
 
     async def _start(self) -> None:
         bus = await connect(self._config.nats_url, self._name, self._config.nats_creds, wait=CONNECT_WAIT)
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+        self._session = model_session()
         self._client = ModelClient(self._session, self._config)
         self._registry = Registry.on(bus)
         self._slots = asyncio.Semaphore(self._config.concurrency)
