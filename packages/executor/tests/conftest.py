@@ -34,6 +34,7 @@ def _fresh_script(request: pytest.FixtureRequest) -> None:
         server = request.getfixturevalue("model")
         server.script.clear()
         server.asked.clear()
+        server.peers.clear()
         server.waiting = None
 
 

@@ -29,13 +29,15 @@ TAIL = [
 
 
 class ScriptedModel:
-    """`script` holds what the next calls get: a status, or a list of bytes to send and of seconds (numbers) to wait. A list
-    that does not end with TAIL is cut off hard. With nothing left, it repeats the last message of the prompt, word by word;
-    `[slow N]` in it makes that take N seconds."""
+    """`script` holds what the next calls get: a status, None to end the connection without a word, or a list of bytes to send
+    and of seconds (numbers) to wait. A list that does not end with TAIL is cut off hard. With nothing left, it repeats the
+    last message of the prompt, word by word; `[slow N]` in it makes that take N seconds."""
 
     def __init__(self) -> None:
         self.script: list[Any] = []
         self.asked: list[dict[str, Any]] = []
+        self.peers: list[Any] = []
+        """The address that each call came from: one connection has one."""
         self.streaming = 0
         self.waiting: Optional[float] = None
         """What /metrics says of requests that wait; None where there is no such page."""
@@ -78,8 +80,13 @@ class ScriptedModel:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        assert request.transport is not None
         self.asked.append(body)
+        self.peers.append(request.transport.get_extra_info("peername"))
         behaviour = self.script.pop(0) if self.script else list(_echo(body["messages"][-1]["content"]))
+        if behaviour is None:
+            request.transport.abort()
+            return web.Response()
         if isinstance(behaviour, int):
             return web.Response(status=behaviour, text="the model says no")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -96,7 +103,6 @@ class ScriptedModel:
         finally:
             self.streaming -= 1
         if behaviour[-1:] != TAIL[-1:]:
-            assert request.transport is not None
             request.transport.abort()
         return response
 

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from stack import free_port
 
 from fleet_executor.config import WorkerConfig
 from fleet_executor.sse import MAX_EVENT_BYTES, SseError, SseParser
-from fleet_executor.vllm import ModelClient, ModelError
+from fleet_executor.vllm import ModelClient, ModelError, model_session
 
 Make = Callable[..., ModelClient]
 
@@ -75,7 +74,7 @@ async def make(model: ScriptedModel) -> AsyncIterator[Make]:
         pauses.append(seconds)
 
     def build(**changes: Any) -> ModelClient:
-        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+        session = model_session()
         sessions.append(session)
         values = {
             "nats_url": "nats://-",
@@ -118,6 +117,36 @@ async def test_an_answer_comes_with_its_usage_and_piece_by_piece(make: Make, mod
 async def test_a_model_that_is_set_is_not_asked_for(make: Make, model: ScriptedModel) -> None:
     await make(vllm_model="mine").complete(spec(), lambda text: None)
     assert model.asked[-1]["model"] == "mine"
+
+
+async def test_calls_one_after_another_share_a_connection(make: Make, model: ScriptedModel) -> None:
+    client = make()
+    for _ in range(3):
+        await client.complete(spec(), lambda text: None)
+    assert len(model.peers) == 3 and len(set(model.peers)) == 1
+
+
+async def test_a_connection_whose_answer_was_not_read_to_its_end_is_not_used_again(
+    make: Make, model: ScriptedModel
+) -> None:
+    client = make()
+    model.script[:] = [[piece("whole"), piece(None, "stop"), 3], [piece("whole"), *TAIL[:-1], TAIL[-1], 3, *TAIL]]
+    for _ in range(3):
+        await client.complete(spec(), lambda text: None)
+    assert len(set(model.peers)) == 3
+
+
+async def test_a_kept_connection_that_ends_as_it_is_used_again_costs_no_attempt(
+    make: Make, model: ScriptedModel
+) -> None:
+    client = make(attempts=1)
+    await client.complete(spec(), lambda text: None)
+    model.script[:] = [None]
+    answer = await client.complete(spec(), lambda text: None)
+    assert (answer.text, len(model.asked)) == ("one two three", 3)
+    model.script[:] = [None, None]
+    error, _ = await failure(client)
+    assert (error.kind, error.retryable, len(model.asked)) == ("unreachable", True, 5)
 
 
 async def test_nobody_there_is_unreachable(make: Make) -> None:

@@ -181,6 +181,21 @@ async def test_a_job_that_is_given_twice_runs_once(
     assert len(model.asked) == 1
 
 
+async def test_only_the_first_call_for_a_new_job_is_spared_the_look_at_its_end(
+    actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
+) -> None:
+    me = msgspec.json.decode(await actor.survey(None))["incarnation"]
+    new, handed_on, repeated = jobs = fresh_job(), fresh_job(attempt=2), fresh_job()
+    await registry.accept(jobs)
+    for job in jobs:
+        await registry.end(completed(job, "ended", "m", events.Usage(), events.Timing(), now()))
+    for job, incarnation in ((new, me), (handed_on, me), (repeated, "another")):
+        await actor.accept(msgspec.json.encode([job]), incarnation)
+    await idle(actor)
+    assert [asked["messages"][-1]["content"] for asked in model.asked] == [new.spec.messages[-1].content]
+    assert [result.content for result in await results(bus, new)] == ["ended"]  # the first end stands
+
+
 async def test_a_draining_actor_takes_nothing_and_finishes_what_it_has(
     actor: VLLMAgentJob, registry: Registry, bus: Bus
 ) -> None:
@@ -315,11 +330,12 @@ async def test_a_cancelled_job_stops_at_the_model_and_ends_once_as_cancelled(
 async def test_a_job_that_was_cancelled_before_its_actor_got_it_never_asks_the_model(
     actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
 ) -> None:
+    me = msgspec.json.decode(await actor.survey(None))["incarnation"]
     job = fresh_job()
     await registry.accept([job])
     await handlers.cancel(job.deliberation_id, registry, bus)
     await actor.cancel(msgspec.json.encode([job.key]))
-    await actor.accept(msgspec.json.encode([job]))
+    await actor.accept(msgspec.json.encode([job]), me)
     await idle(actor)
     assert model.asked == [] and len(await results(bus, job)) == 1
 

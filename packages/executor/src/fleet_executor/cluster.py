@@ -77,8 +77,7 @@ class RayCluster:
 
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
         body = msgspec.json.encode(jobs)
-        work: Callable[[], str] = lambda: ray.get(self._handle(actor).accept.remote(body), timeout=CALL_SECONDS)  # noqa: E731
-        return await self._ask(work, CALL_SECONDS * 2)
+        return await self._ask(lambda: self._accept(actor, body), CALL_SECONDS * 2)
 
     async def cancel(self, actor: str, keys: Sequence[str]) -> None:
         await self._ask(lambda: self._cancel(actor, keys), CALL_SECONDS * 2)
@@ -113,13 +112,14 @@ class RayCluster:
         self._asked: dict[str, Any] = {}
         self._silent_since: dict[str, float] = {}
         self._node_of: dict[str, str] = {}
+        self._incarnation_of: dict[str, str] = {}
         self._refused: set[str] = set()
         self._probed: set[str] = set()
         self._no_sandbox: dict[str, str] = {}
         self._checked: set[str] = set()
 
     def _drop(self, actor: str) -> None:
-        for table in (self._handles, self._asked, self._silent_since, self._node_of):
+        for table in (self._handles, self._asked, self._silent_since, self._node_of, self._incarnation_of):
             table.pop(actor, None)
         self._checked.discard(actor)
 
@@ -239,6 +239,11 @@ class RayCluster:
         """Whether it is not to have jobs any more. Before the pool is looked at, all that are of it are needed."""
         return actor not in self.actors if self.actors else not self._is_of_pool(actor)
 
+    def _accept(self, actor: str, body: bytes) -> str:
+        taken = self._handle(actor).accept.remote(body, self._incarnation_of.get(actor, ""))
+        answer: str = ray.get(taken, timeout=CALL_SECONDS)
+        return answer
+
     def _cancel(self, actor: str, keys: Sequence[str]) -> None:
         cancel = getattr(self._handle(actor), "cancel", None)
         if cancel is None:  # an actor of an earlier release: the end in the registry stands before what it brings
@@ -274,7 +279,7 @@ class RayCluster:
                     said = msgspec.json.decode(ray.get(ref))
                     views[name] = msgspec.convert({"name": name, **said}, ActorView)
                     self._silent_since.pop(name, None)
-                    self._node_of[name] = views[name].node
+                    self._node_of[name], self._incarnation_of[name] = views[name].node, views[name].incarnation
                     continue
                 except ray.exceptions.RayActorError as error:
                     log.warning("VLLMAgentJob does not answer", actor=name, reason=str(error).split("\n", 1)[0])

@@ -42,14 +42,13 @@ class Registry:
 
     async def accept(self, jobs: Sequence[OpenJob]) -> list[OpenJob]:
         """Records the jobs and answers with those that were not known. All or none: where an id belongs to another
-        content it raises AlreadyExists and records nothing."""
-        taken = await asyncio.gather(*(self._claim(job) for job in jobs), return_exceptions=True)
-        errors = [outcome for outcome in taken if isinstance(outcome, BaseException)]
-        if errors:
-            new = [job for job, outcome in zip(jobs, taken) if outcome is True]
-            await asyncio.gather(*(self._claims.delete(f"claim.{job.spec.job_id}") for job in new))
-            raise errors[0]
-        recorded = await asyncio.gather(*(self._record(job) for job in jobs))
+        content it raises AlreadyExists and records nothing. The ids it claimed till then stay claimed for their content: a
+        claim that is never taken back says for certain that a job is new."""
+        claimed = await asyncio.gather(*(self._claim(job) for job in jobs), return_exceptions=True)
+        for outcome in claimed:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        recorded = await asyncio.gather(*(self._record(job, is_free is True) for job, is_free in zip(jobs, claimed)))
         return [job for job, is_new in zip(jobs, recorded) if is_new]
 
     async def hand_on(self, entry: Entry[OpenJob], job: OpenJob) -> None:
@@ -132,14 +131,14 @@ class Registry:
                     raise AlreadyExists(f"job {job.spec.job_id} exists with another content") from None
                 return False
 
-    async def _record(self, job: OpenJob) -> bool:
-        """Whether it was not known. A free id says little: its claim may have been taken back for another request of the
-        same content, whose jobs run or have ended."""
+    async def _record(self, job: OpenJob, is_free: bool) -> bool:
+        """Whether it was not known. Where the id was claimed before, the job may have ended, or whoever claimed it did not
+        come to record it."""
         try:
             await self._open.create(f"open.{job.key}", job)
         except Conflict:
             return False
-        if await self.ended(job.key) is None:
+        if is_free or await self.ended(job.key) is None:
             return True
         await self.close(job.key)  # where a crash leaves it open, the next round finds its end and closes it
         return False

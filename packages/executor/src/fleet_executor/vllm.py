@@ -10,10 +10,12 @@ A retryable one is tried again here until the first token has come; text that wa
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Optional
 
 import aiohttp
@@ -98,9 +100,19 @@ class _Chunk(msgspec.Struct):
 _CHUNK = msgspec.json.Decoder(_Chunk)
 
 
+KEPT_SECONDS = 3.0
+"""How long a connection is kept for the next call: less than the five seconds after which vLLM ends an idle one."""
+END_SECONDS = 0.05
+"""How long the end of a response is waited for when the answer is whole; without it the connection is not used again."""
+
+
+def model_session() -> aiohttp.ClientSession:
+    """What a ModelClient asks with. Connections are used again, without a limit of their number."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS))
+
+
 class ModelClient:
-    """Asks one server. `session` comes with `TCPConnector(force_close=True)`: llama.cpp's server ends a connection after a
-    stream without saying so."""
+    """Asks one server."""
 
     def __init__(
         self,
@@ -185,8 +197,9 @@ class ModelClient:
                 if stream.events == 0:
                     raise ModelError("malformed", "the model's answer is no stream of events", retryable=False)
                 raise self._broken(stream, None)
+            await _read_out(response)
         finally:
-            response.close()
+            response.close()  # and its connection, unless it was read to its end
 
     async def _model(self) -> str:
         if not self.model:
@@ -209,11 +222,16 @@ class ModelClient:
     async def _call(self, method: str, path: str, seconds: float, **options: Any) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect_seconds)
         url = self._config.vllm_url + path
+        # No redirect is followed: the setting is the only address that is asked.
+        ask = partial(self._session.request, method, url, timeout=timeout, allow_redirects=False, **options)
         try:
-            # No redirect is followed: the setting is the only address that is asked.
-            return await asyncio.wait_for(
-                self._session.request(method, url, timeout=timeout, allow_redirects=False, **options), seconds
-            )
+            try:
+                return await asyncio.wait_for(ask(), seconds)
+            except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
+                raise
+            except aiohttp.ClientConnectionError:
+                # The server ended a kept connection as it was used again, before any byte of an answer: asked anew at once.
+                return await asyncio.wait_for(ask(), seconds)
         except aiohttp.ServerTimeoutError as error:  # of the connection: no other is set in `timeout`
             raise self._unreachable(error) from error
         except asyncio.TimeoutError as error:
@@ -326,6 +344,13 @@ class _Stream:
                     raise ModelError("malformed", f"the answer is above {MAX_ANSWER_CHARS} characters", False)
                 self._pieces.append(text)
                 self._on_text(text)
+
+
+async def _read_out(response: aiohttp.ClientResponse) -> None:
+    """Reads what follows on a whole answer, which is nothing but its end, so that the connection can be used again."""
+    with contextlib.suppress(aiohttp.ClientError, OSError, asyncio.TimeoutError):
+        if not response.content.at_eof():
+            await asyncio.wait_for(response.content.readany(), END_SECONDS)
 
 
 def _read(data: str) -> _Chunk:

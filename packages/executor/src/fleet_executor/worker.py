@@ -13,7 +13,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Optional, TypeVar
 
-import aiohttp
 import msgspec
 import structlog
 
@@ -22,6 +21,7 @@ from fleet_executor.config import WorkerConfig, code_hash
 from fleet_executor.dryrun import dry_run
 from fleet_executor.ending import finish
 from fleet_executor.jobs import (
+    GRACE,
     EndedJob,
     OpenJob,
     cancelled_error,
@@ -34,7 +34,7 @@ from fleet_executor.measuring import measure
 from fleet_executor.registry import Registry
 from fleet_executor.structured import BadAnswer, ask
 from fleet_executor.tokens import TokenStream
-from fleet_executor.vllm import ModelClient, ModelError, Spent
+from fleet_executor.vllm import ModelClient, ModelError, Spent, model_session
 from fleet_wire import clock, events, logs, tracing
 from fleet_wire.bus import Bus, connect
 from fleet_wire.errors import FleetError, Unavailable
@@ -69,30 +69,33 @@ class VLLMAgentJob:
         self._bus: Optional[Bus] = None
         self._log.info("VLLMAgentJob started", incarnation=self._incarnation, pid=os.getpid())
 
-    async def accept(self, jobs: bytes) -> str:
+    async def accept(self, jobs: bytes, incarnation: str = "") -> str:
         """Takes the jobs (a list of OpenJob as JSON) and answers with why not, or with nothing. Those it holds already go
-        on as they are."""
+        on as they are. `incarnation` is whom the caller meant: to another one this may be a repeated call, whose jobs may
+        have ended."""
         if self._draining:
             return f"{self._name} is draining"
         try:
             await self._started()
         except FleetError as error:
             return f"{self._name} cannot work: {error}"
+        is_first = incarnation == self._incarnation
         for job in _JOBS.decode(jobs):
             if job.key not in self._tasks:
-                task = asyncio.ensure_future(self._run(job))
+                task = asyncio.ensure_future(self._run(job, is_new=is_first and job.attempt == 1))
                 self._tasks[job.key] = task
                 task.add_done_callback(self._done(job.key))
         return ""
 
     async def cancel(self, keys: bytes) -> None:
         """Stops what it does for these jobs (a list of keys as JSON), the call to the model included. They end as cancelled,
-        unless they have ended; what it does not hold is no error."""
+        unless they have ended; what it does not hold is no error, and may still be on its way."""
         for key in msgspec.json.decode(keys, type=list[str]):
-            if key in self._tasks:
-                self._cancelled.add(key)
+            self._cancelled.add(key)
             if key in self._answering:
                 self._answering[key].cancel()
+            if key not in self._tasks:
+                asyncio.get_running_loop().call_later(GRACE.total_seconds(), self._forget, key)
 
     async def survey(self, drain: Optional[bool], measure: bool = False) -> bytes:
         """What it holds, as JSON. `drain` says whether it takes no more jobs from now on; None leaves that as it is.
@@ -159,7 +162,7 @@ class VLLMAgentJob:
 
     async def _start(self) -> None:
         bus = await connect(self._config.nats_url, self._name, self._config.nats_creds, wait=CONNECT_WAIT)
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+        self._session = model_session()
         self._client = ModelClient(self._session, self._config)
         self._registry = Registry.on(bus)
         self._slots = asyncio.Semaphore(self._config.concurrency)
@@ -173,6 +176,10 @@ class VLLMAgentJob:
         self._log.error("connection to NATS ended for good")
         os._exit(1)
 
+    def _forget(self, key: str) -> None:
+        if key not in self._tasks:
+            self._cancelled.discard(key)
+
     def _done(self, key: str) -> "Callable[[asyncio.Task[None]], None]":
         def done(task: "asyncio.Task[None]") -> None:
             self._tasks.pop(key, None)
@@ -182,10 +189,10 @@ class VLLMAgentJob:
 
         return done
 
-    async def _run(self, job: OpenJob) -> None:
+    async def _run(self, job: OpenJob, is_new: bool) -> None:
         with tracing.continued({"traceparent": job.traceparent}):
             assert self._bus is not None
-            if await self._persist(lambda: self._registry.ended(job.key)) is not None:
+            if not is_new and await self._persist(lambda: self._registry.ended(job.key)) is not None:
                 return
             tokens = TokenStream(job, self._bus.publish_core)
             try:
