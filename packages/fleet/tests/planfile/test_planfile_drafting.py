@@ -42,6 +42,8 @@ def test_the_form_is_one_that_model_servers_can_keep_to() -> None:
     task = form["properties"]["tasks"]["items"]
     assert task["required"] == list(task["properties"]) == list(TASK) and task["additionalProperties"] is False
     assert sorted(task["properties"]["role"]["enum"]) == sorted(ids.ROLES)
+    lists = [one for one in task["properties"].values() if one["type"] == "array"]
+    assert len(lists) == 3 and all(one["maxItems"] == drafting.MAX_LISTED for one in lists)
     assert not any(word in drafting.form() for word in ("pattern", "maxLength", "$ref", "default"))
 
 

@@ -20,6 +20,8 @@ ROLE: Role = "ARCHITECT"
 """Whose council is asked."""
 MAX_DRAFTED = 12
 """Tasks of an answer: more than a person reads before approving is no help."""
+MAX_LISTED = 8
+"""Requirements, and the like, of one of them: without a bound a small model repeats itself until its tokens are used up."""
 MAX_TOKENS = 4096
 """That an agent may write: a plan of a dozen tasks, each in a few sentences."""
 FIELDS = ("task_id", "title", "description", "role", "requirements", "acceptance", "depends_on")
@@ -83,5 +85,5 @@ def _bare(schema: dict[str, Any]) -> dict[str, Any]:
     if "enum" in kept:
         kept["type"] = "string"
     if "items" in schema:
-        kept["items"] = _bare(schema["items"])
+        kept |= {"items": _bare(schema["items"]), "maxItems": MAX_LISTED}
     return kept
