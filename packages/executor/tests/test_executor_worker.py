@@ -108,7 +108,7 @@ async def test_a_job_ends_in_the_registry_and_on_the_bus(actor: VLLMAgentJob, re
     assert not await registry.is_open(job.key)
 
 
-async def test_tokens_come_at_most_every_50_ms_in_order_and_end_with_done(
+async def test_tokens_come_at_most_every_100_ms_in_order_and_end_with_done(
     actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
 ) -> None:
     seen: list[events.TokenChunk] = []
@@ -128,7 +128,7 @@ async def test_tokens_come_at_most_every_50_ms_in_order_and_end_with_done(
     assert "".join(chunk.text for chunk in seen) == "".join(f"{number} " for number in range(40))
     assert [chunk.seq for chunk in seen] == list(range(len(seen)))
     assert [chunk.done for chunk in seen] == [False] * (len(seen) - 1) + [True]
-    assert 3 <= len(seen) <= elapsed / 0.05 + 2
+    assert 3 <= len(seen) <= elapsed / 0.1 + 2
 
 
 @pytest.mark.parametrize(
@@ -383,10 +383,11 @@ async def test_an_actor_knows_its_model_and_what_waits_there_before_its_first_jo
     actor: VLLMAgentJob, model: ScriptedModel
 ) -> None:
     model.waiting = 3
-    seen = {}
+    seen: dict[str, Any] = {}
     for _ in range(100):
-        seen = msgspec.json.decode(await actor.survey(None, True))
-        if seen["metrics"] is not None:
+        said = msgspec.json.decode(await actor.survey(None, True))
+        seen.update({name: value for name, value in said.items() if value})  # each measurement is said once
+        if {"metrics", "model"} <= seen.keys():
             break
         await asyncio.sleep(0.05)
     assert (seen["metrics"], seen["waiting"], seen["model"]) == (True, 3, "scripted")

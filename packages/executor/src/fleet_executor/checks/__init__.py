@@ -11,7 +11,6 @@ from typing import Optional
 
 from fleet_executor.checks import lint, parse, policy, requirements
 from fleet_executor.jobs import CheckList
-from fleet_executor.ports import in_thread
 from fleet_wire.answers import Block, code_blocks
 from fleet_wire.events import Check, cut
 
@@ -27,7 +26,9 @@ async def checked(answer: str, asked: Optional[CheckList], slots: asyncio.Semaph
     if is_quick(content, asked):
         return run_checks(content, asked)
     async with slots:
-        return await in_thread(lambda: run_checks(content, asked))
+        return await asyncio.to_thread(
+            run_checks, content, asked
+        )  # its threads stay, and to start one holds up the loop
 
 
 def run_checks(content: str, asked: CheckList) -> list[Check]:
