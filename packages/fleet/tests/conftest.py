@@ -6,11 +6,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 import pytest_asyncio
 import realparts
+from hypothesis import settings
 
 from fleet.bolt import Graph
 from fleet.settings import GraphSettings
 from fleet_wire import apply
 from fleet_wire import bus as bus_module
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("fleet", deadline=None)
+settings.load_profile("fleet")
 
 
 @pytest.fixture(scope="session")

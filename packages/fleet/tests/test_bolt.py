@@ -91,6 +91,7 @@ async def test_who_writes_before_it_reads_sees_what_the_one_before_it_left(
             except Unavailable:  # on a busy machine it may lose for longer than the driver tries
                 await asyncio.sleep(0.05)
 
+    await asyncio.gather(*(got(store, key) for _ in range(8)))  # opens the connections, so that all begin at once
     await asyncio.gather(*(added() for _ in range(8)))
     assert [node["count"] for node in await got(store, key)] == [8]
 

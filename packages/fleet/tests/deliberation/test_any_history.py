@@ -212,7 +212,7 @@ def worlds(draw: st.DrawFn, protocol: str) -> World:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.data())
 def test_it_ends_once_whatever_happens(protocol: str, data: st.DataObject) -> None:
     world = data.draw(worlds(protocol))
@@ -252,7 +252,7 @@ def check_end(world: World) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_the_same_accepted_results_decide_the_same_in_any_order(protocol: str, data: st.DataObject) -> None:
     """Its history is told again, with the results of each phase in another order, some of them twice, and late ones between."""

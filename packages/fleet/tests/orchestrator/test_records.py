@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.orchestrator.recent import Recent
@@ -158,7 +158,6 @@ async def test_what_is_over_is_remembered_like_the_rest_and_no_record_is_none(bu
     assert await records.fold("b", ["x"]) is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=40))
 def test_any_interleaving_of_replicas_keeps_every_mark_once(steps: list[tuple[int, int]]) -> None:
     async def run() -> None:

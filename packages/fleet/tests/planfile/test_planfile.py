@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet import planfile
@@ -179,7 +179,6 @@ def test_what_a_file_may_say_planning_takes() -> None:
     assert domain.new_plan("p", made, plan.roles, [], now).roles == ("DEV",)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_garbage_is_never_more_than_invalid(text: str) -> None:
     with pytest.raises(Invalid):
@@ -198,7 +197,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(values)
 def test_any_yaml_value_is_a_plan_or_invalid(value: object) -> None:
     try:

@@ -4,7 +4,7 @@ import json
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet import planfile
@@ -82,7 +82,6 @@ def test_all_that_is_wrong_with_an_answer_is_said(text: str, lines: list[str]) -
         assert sentence in told
 
 
-@settings(deadline=None)
 @given(st.text(max_size=80) | st.recursive(st.none() | st.text(max_size=3), st.lists).map(json.dumps))
 def test_whatever_a_model_writes_is_a_plan_or_a_list_of_problems(text: str) -> None:
     with pytest.raises(Problems):

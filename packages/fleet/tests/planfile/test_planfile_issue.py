@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet import planfile
@@ -144,7 +144,6 @@ fragments = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(st.lists(fragments, max_size=12).map("\n".join) | st.text(max_size=60))
 def test_any_text_is_a_story_or_invalid(text: str) -> None:
     try:

@@ -8,7 +8,7 @@ import jsonschema
 import msgspec
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet import planfile
@@ -85,7 +85,6 @@ tasks = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(tasks, max_size=3), st.lists(st.sampled_from(["DEV", "QA"]), max_size=2))
 def test_whatever_is_read_meets_it(some: list[Any], roles: list[str]) -> None:
     plan = {"story": {"title": "a", "brief": "b"}, "tasks": some, "roles": roles}

@@ -308,6 +308,23 @@ async def test_a_story_that_was_saved_before_there_were_states_is_in_the_backlog
     await graph.close()
 
 
+async def test_of_many_rejections_at_once_exactly_one_wins(store: Store) -> None:
+    """No event goes with one, so that nothing but the plan's own lock can tell the others."""
+    saved = await store.propose_plan(plan(of=await kept_story(store)))
+
+    def rejecting(by: str) -> PlanStep:
+        return lambda current, of: Change(of.story, domain.reject(current, by, "no", NOON))
+
+    await asyncio.gather(*(store.plan(saved.plan_id) for _ in range(8)))  # opens the connections
+    answers = await asyncio.gather(
+        *(store.change_plan(saved.plan_id, rejecting(f"person {n}")) for n in range(8)), return_exceptions=True
+    )
+    won = [answer for answer in answers if isinstance(answer, Plan)]
+    assert len(won) == 1
+    assert sum(isinstance(answer, Precondition) for answer in answers) == 7
+    assert await store.plan(saved.plan_id) == won[0]
+
+
 async def test_stories_come_newest_first_and_page_by_page(store: Store) -> None:
     start = some_time()
     stories = [await kept_story(store, now=start + dt.timedelta(microseconds=n // 2)) for n in range(6)]
