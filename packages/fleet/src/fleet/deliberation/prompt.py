@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from fleet_wire.events import PlanTask, Role
+from fleet_wire.redaction import redact
 
 LENSES: dict[Role, str] = {
     "DEV": "You are a developer. Propose the implementation: the code or the steps, and why they work.",
@@ -105,7 +106,7 @@ def render(
     """The prompt for a task with what context gave; without context, for the task alone."""
     blocks = list(context)
     if not any(block.kind == "task" for block in blocks):
-        blocks.append(ContextText(kind="task", title=task.title, text=_task_text(task)))
+        blocks.append(ContextText(kind="task", title=redact(task.title), text=redact(_task_text(task))))
     # Only a name can stand among the instructions: anything else that calls itself an entry point is somebody's text.
     named = f", which has the function `{task.entry_point}`" if task.entry_point.isidentifier() else ""
     tests = _TESTS.replace("{entry_point}", named)
