@@ -152,7 +152,7 @@ def test_an_answer_that_keeps_the_policy_passes() -> None:
         ("# x\neval(input())", "holds eval"),
         ("# ", "3 of at least 5 bytes"),
         ("# " + "ä" * 1000, "2002 of at most 2000 bytes"),
-        ("# x\n-----BEGIN RSA " + "PRIVATE KEY-----", "holds a private key"),
+        ("# x\n-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEowIBAAKCAQEAx8Rv", "holds a private key"),
         ("# x\nAKIA" + "ABCDEFGHIJKLMNOP", "holds an AWS access key"),
         ("# x\npostgres://me:word@db/x", "holds a password in an address"),
     ],
@@ -225,7 +225,8 @@ def test_prose_is_checked_at_once() -> None:
         run_checks(prose, asked)
     assert (time.perf_counter() - begun) / 200 < 0.003  # ten times of what it takes
     assert not is_quick(fenced("python", "x"), asked)
-    assert not is_quick(prose, CheckList(names=["policy"], policy='{"secrets": true}'))
+    assert not is_quick(prose, CheckList(names=["policy"], policy=json.dumps(RULES)))
+    assert is_quick(prose, CheckList(names=["policy"], policy='{"secrets": true}'))
     assert is_quick(prose, CheckList(names=["policy"], policy='{"max_bytes": 9}'))
     assert is_quick(fenced("python", "x"), CheckList(names=["requirements"]))
 

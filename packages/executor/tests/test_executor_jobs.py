@@ -88,6 +88,18 @@ def test_a_long_answer_is_cut_and_says_so() -> None:
     assert not ended(open_job(), "short").result.content_cut
 
 
+def test_an_end_holds_no_secret_also_where_it_is_cut() -> None:
+    found = events.Check(name="lint", status="failed", detail='password = "hunter2"')
+    result = rules.completed(
+        open_job(), "pwd=hunter2;" * 10_000, "model", events.Usage(), events.Timing(), LATER, checks=[found]
+    ).result
+    assert "hunter" not in result.content
+    assert result.content_cut
+    assert result.checks[0].detail == 'password = "[redacted:password]"'
+    error = events.JobError(kind="http", message="http://me:hunter2@model refused", retryable=False)
+    assert "hunter" not in str(rules.failed(open_job(), error, LATER, content="pwd=hunter2").result)
+
+
 def test_the_content_of_a_job_is_its_deliberation_task_and_spec() -> None:
     first = rules.content_hash("d", "t", spec())
     assert first == rules.content_hash("d", "t", spec())

@@ -228,6 +228,23 @@ async def test_an_actor_that_cannot_start_refuses_and_tries_again_at_the_next_jo
         await made.close()
 
 
+async def test_a_secret_leaves_neither_in_the_chunks_nor_in_the_result(
+    actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
+) -> None:
+    words = ["Use ", "pass", "word", ' = "', "hun", 0.06, "ter", "2", '"', 0.06, " here", "."]
+    model.script.append([piece(word) if isinstance(word, str) else word for word in words] + TAIL)
+    job = fresh_job()
+    await give(actor, registry, job)
+    await idle(actor)
+    [result] = await results(bus, job)
+    streamed = await drained(bus, f"vllm.streaming.{job.deliberation_id}.>", "VLLM_STREAMING", 1, 2)
+    shown = 'Use password = "[redacted:password]" here.'
+    assert "".join(chunk.text for chunk in streamed if isinstance(chunk, events.TokenChunk)) == shown
+    assert result.content == shown
+    standing = await registry.ended(job.key)
+    assert standing is not None and standing.result == result
+
+
 async def test_chunks_that_cannot_be_sent_are_lost_and_the_stream_goes_on() -> None:
     sent: list[events.TokenChunk] = []
 
@@ -237,11 +254,11 @@ async def test_chunks_that_cannot_be_sent_are_lost_and_the_stream_goes_on() -> N
         sent.append(chunk)
 
     tokens = TokenStream(fresh_job(), publish)
-    for text in ("lost", "kept"):
+    for text in ("lost.", "kept."):
         tokens.add(text)
         await asyncio.sleep(0.12)
     await tokens.close()
-    assert [(chunk.seq, chunk.text) for chunk in sent] == [(1, "kept")]
+    assert [(chunk.seq, chunk.text) for chunk in sent] == [(1, "kept.")]
 
 
 async def test_a_record_that_cannot_be_read_holds_up_no_other_job(registry: Registry, bus: Bus) -> None:

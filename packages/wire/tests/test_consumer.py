@@ -283,6 +283,21 @@ async def test_garbage_of_any_kind_is_a_dead_letter_and_the_rest_goes_on(bus: Bu
         assert kept == body[: events.MAX_MESSAGE_BYTES]
 
 
+async def test_a_dead_letter_holds_no_secret(bus: Bus) -> None:
+    async def refuse(story_id: str) -> None:
+        raise Invalid("http://me:hunter2@host is no story")
+
+    await bus.js.publish("planning.story.created", b'{"story_id": "s1", "password": "hunter2"}')
+    await bus.publish(story(1))
+    work = Work(refuse)
+    async with running(bus, work, spec(concurrency=1)):
+        await eventually(lambda: work.begun == ["s1"])
+        await settled(bus)
+    letters = await dead_letters(bus)
+    assert len(letters) == 2
+    assert "hunter" not in str(letters)
+
+
 async def test_unforeseen_errors_are_counted_and_then_a_dead_letter_with_their_history(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

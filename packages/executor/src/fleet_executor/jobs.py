@@ -12,6 +12,7 @@ from typing import Any, Literal, Optional
 import msgspec
 
 from fleet_wire import events
+from fleet_wire.redaction import redact, redact_struct
 
 Moment = events.Time
 
@@ -88,7 +89,7 @@ class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndedJob(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job ended: the very event that is published."""
+    """How a job ended: the very event that is published, without secrets."""
 
     result: events.AgentResult
     accepted_at: Moment
@@ -124,7 +125,7 @@ def failed(
     """The end of a job without an answer that could be used. `spent` are further fields of the result: `content` that is
     kept of it, its `model`, what it used."""
     timing = timing or events.Timing(total_seconds=seconds_since(job.accepted_at, now))
-    text, is_cut = events.cut(spent.pop("content", ""))
+    text, is_cut = events.cut(redact(spent.pop("content", "")))
     return _ended(job, now, status="failed", error=error, timing=timing, content=text, content_cut=is_cut, **spent)
 
 
@@ -133,7 +134,7 @@ def completed(  # the parts of an answer, each with its name
 ) -> EndedJob:
     """The end of a job with an answer, cut where it is above the limit of an event. `found` are further fields of the
     result: `checks`, `runs`, `calls`."""
-    text, is_cut = events.cut(content)
+    text, is_cut = events.cut(redact(content))
     outcome = {"content": text, "content_cut": is_cut, "model": model, "usage": usage, "timing": timing}
     return _ended(job, now, status="completed", **outcome, **found)
 
@@ -170,7 +171,7 @@ def _ended(job: OpenJob, now: dt.datetime, **outcome: object) -> EndedJob:
         attempt=job.attempt,
         **outcome,  # type: ignore[arg-type]
     )
-    return EndedJob(result=result, accepted_at=job.accepted_at, ended_at=now, actor=job.actor)
+    return EndedJob(result=redact_struct(result), accepted_at=job.accepted_at, ended_at=now, actor=job.actor)
 
 
 class ActorView(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Token chunks of one job on their way to `vllm.streaming.…`: gathered, and sent at most every 100 ms."""
+"""Token chunks of one job on their way to `vllm.streaming.…`: gathered, redacted, and sent at most every 100 ms."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,6 +9,7 @@ import structlog
 from fleet_executor.jobs import OpenJob
 from fleet_wire import events
 from fleet_wire.errors import FleetError
+from fleet_wire.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 
@@ -18,12 +19,13 @@ INTERVAL_SECONDS = 0.1
 
 class TokenStream:
     """`add` text as it comes, `close` at the end: the last chunk says `done`. A chunk that cannot be sent is lost; the
-    result carries the whole text."""
+    result carries the whole text. What may be the beginning of a secret waits for what follows it."""
 
     def __init__(self, job: OpenJob, publish: Callable[[events.Event], Awaitable[None]]) -> None:
         self._job = job
         self._publish = publish
         self._pieces: list[str] = []
+        self._redactor = Redactor()
         self._seq = 0
         self._wake = asyncio.Event()
         self._closing = False
@@ -43,11 +45,14 @@ class TokenStream:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            done, text = self._closing, "".join(self._pieces)
+            done, text = self._closing, self._redactor.add("".join(self._pieces))
             self._pieces.clear()
-            await self._send(text, done)
             if done:
+                await self._send(text + self._redactor.close(), done)
                 return
+            if not text:
+                continue
+            await self._send(text, done)
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def _send(self, text: str, done: bool) -> None:

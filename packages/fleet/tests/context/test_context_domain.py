@@ -82,6 +82,18 @@ def test_blocks_hold_the_texts() -> None:
     }
 
 
+def test_no_block_holds_a_secret() -> None:
+    secret = 'password = "hunter2"'
+    story = domain.Story("story-1", f"Login {secret}", f"Users log in. {secret}", (secret,))
+    task = domain.Task("plan-1", "api", secret, secret, (secret,), (secret,))
+    told = dataclasses.replace(decision("d", f"Use {secret}"), title=secret, rationale=secret)
+    for budget in (2000, 130):
+        found = domain.hydrated(with_budget(budget), facts(story=story, task=task, required=(told,)))
+        assert "hunter" not in str(found)
+        assert found.tokens <= budget
+    assert 'password = "[redacted:password]"' in str(domain.hydrated(REQUEST, facts(story=story)))
+
+
 def test_tokens_are_a_third_of_the_utf8_bytes_rounded_up() -> None:
     assert [domain.tokens(text) for text in ("", "a", "abc", "abcd", "äöü", "日本")] == [0, 1, 1, 2, 2, 2]
 

@@ -30,6 +30,11 @@ def test_without_context_the_task_itself_is_in_the_prompt() -> None:
         assert text in shared
 
 
+def test_without_context_no_secret_of_the_task_is_in_the_prompt() -> None:
+    task = msgspec.structs.replace(TASK, title="Log in with pwd=hunter2", description="At http://me:hunter2@host")
+    assert "hunter" not in str(render(task, (), max_tokens=100, temperature=0.5))
+
+
 def test_the_story_and_the_decisions_stand_in_the_prompt() -> None:
     shared = rendered(
         ContextText(kind="story", title="Import", text="Customers import files"),

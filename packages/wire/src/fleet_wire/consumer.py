@@ -20,6 +20,7 @@ from fleet_wire import events, topology, tracing
 from fleet_wire.bus import TRANSIENT, Bus, reason_of
 from fleet_wire.errors import AlreadyExists, Conflict, Invalid, NotFound, Precondition, Unavailable
 from fleet_wire.pull import Pull
+from fleet_wire.redaction import redact
 
 log = structlog.get_logger(__name__)
 
@@ -216,8 +217,8 @@ class DurableConsumer:
                 "consumer": self._spec.durable,
                 "sequence": sequence,
                 "subject": message.subject,
-                "reason": reason[:4000],
-                "failures": [failure[:1000] for failure in record.failures],
+                "reason": redact(reason[:4000]),
+                "failures": [redact(failure[:1000]) for failure in record.failures],
                 "deliveries": message.metadata.num_delivered,
                 "headers": {key[:200]: value[:1000] for key, value in islice((message.headers or {}).items(), 50)},
                 **_payload(message.data),
@@ -247,7 +248,7 @@ def _payload(data: bytes) -> dict[str, object]:
     """The payload as text where it is text, else in base64; what is above a message's limit is left out, its size is not."""
     kept = data[: events.MAX_MESSAGE_BYTES]
     try:
-        text = kept.decode("utf-8")
+        text = redact(kept.decode("utf-8"))
         if len(json.dumps(text)) <= events.MAX_MESSAGE_BYTES:
             return {"payload": text, "payload_bytes": len(data)}
     except UnicodeDecodeError:

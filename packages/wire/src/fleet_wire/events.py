@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from fleet_wire.errors import Invalid
 from fleet_wire.ids import ID_PATTERN
+from fleet_wire.redaction import redact_struct
 
 MAX_MESSAGE_BYTES = 512 * 1024
 MAX_CONTENT_BYTES = 64 * 1024
@@ -446,9 +447,10 @@ def type_of_subject(subject: str) -> type[Event]:
 
 
 def encode(event: Event) -> bytes:
-    """The event as JSON; raises Invalid above MAX_MESSAGE_BYTES, and for text that JSON cannot carry."""
+    """The event as it leaves: JSON, without the secrets in its texts. The same event gives the same bytes, and one
+    that was received is not changed again. Raises Invalid above MAX_MESSAGE_BYTES, and for text that JSON cannot carry."""
     try:
-        body = _ENCODER.encode(event)
+        body = _ENCODER.encode(redact_struct(event))
     except UnicodeEncodeError as error:
         raise Invalid(f"{event.message_id()} holds an unpaired surrogate: {error}") from error
     if len(body) > MAX_MESSAGE_BYTES:

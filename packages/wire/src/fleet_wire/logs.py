@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from fleet_wire import tracing
+from fleet_wire.redaction import redact
 
 SECRET_WORDS = ("password", "token", "secret", "creds", "authorization")
 
@@ -80,7 +81,7 @@ def hide_passwords(text: str) -> str:
 
 def _hide_passwords(logger: Any, method: str, line: Any) -> str:
     """On the rendered line, so that messages and tracebacks of libraries are covered too."""
-    return hide_passwords(str(line))
+    return redact(hide_passwords(str(line)))
 
 
 def _keep(logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -19,6 +19,7 @@ import msgspec
 from fleet.deliberation.plan_rules import check_plan
 from fleet_wire import events, ids
 from fleet_wire.errors import Invalid
+from fleet_wire.redaction import redact
 
 VISIBLE_ROLES: Mapping[str, frozenset[str]] = {role: frozenset({"ARCHITECT"}) for role in ids.ROLES}
 """By the role that asks: the roles whose decisions it sees in its story without depending on them."""
@@ -290,6 +291,11 @@ def _decision_block(decision: Decision) -> Block:
 
 
 def _block(kind: str, source_id: str, title: str, text: str) -> Block:
+    """The one place where blocks are made of what is known, so that none holds a secret."""
+    return _counted(kind, source_id, redact(title), redact(text))
+
+
+def _counted(kind: str, source_id: str, title: str, text: str) -> Block:
     return Block(kind, source_id, title, text, tokens(title, text))
 
 
@@ -340,7 +346,7 @@ def _cut(block: Block, room: int) -> Block:
         return block
     kept = room * BYTES_PER_TOKEN - len(block.title.encode()) - len(CUT)
     text = block.text.encode()[:kept].decode("utf-8", "ignore")
-    return _block(block.kind, block.source_id, block.title, text + CUT)
+    return _counted(block.kind, block.source_id, block.title, text + CUT)
 
 
 def _check_completed(event: events.DeliberationCompleted) -> None:

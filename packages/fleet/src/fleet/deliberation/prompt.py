@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from fleet_wire.events import PlanTask, Role
+from fleet_wire.redaction import redact
 
 LENSES: dict[Role, str] = {
     "DEV": "You are a developer. Propose the implementation: the code or the steps, and why they work.",
@@ -112,7 +113,7 @@ def render(
     shown it: a server that makes the model keep to it does not tell the model what it is."""
     blocks = list(context)
     if not any(block.kind == "task" for block in blocks):
-        blocks.append(ContextText(kind="task", title=task.title, text=_task_text(task)))
+        blocks.append(ContextText(kind="task", title=redact(task.title), text=redact(_task_text(task))))
     if response_schema:
         blocks.append(ContextText(kind="form of the answer (JSON Schema)", title="", text=response_schema))
     # Only a name can stand among the instructions: anything else that calls itself an entry point is somebody's text.

@@ -20,6 +20,7 @@ from fleet_wire.events import AgentResult, PlanApproved
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
 from fleet_wire.gen.planning.v1 import planning_pb2, planning_pb2_grpc
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2, ray_executor_pb2_grpc
+from fleet_wire.redaction import redact_struct
 from fleet_wire.rpc import call, channel
 
 CALL_SECONDS = 10.0
@@ -197,7 +198,7 @@ def _result(job: ray_executor_pb2.JobStatus) -> AgentResult | None:
 
 
 def _approved(plan: planning_pb2.Plan, story: planning_pb2.Story) -> PlanApproved:
-    """The event that planning published, or will; validated like one that came over NATS."""
+    """The event that planning published, or will; validated, and redacted, like one that came over NATS."""
     body = {
         "story_id": plan.story_id,
         "story": {
@@ -215,6 +216,6 @@ def _approved(plan: planning_pb2.Plan, story: planning_pb2.Story) -> PlanApprove
         "budget": msgspec.to_builtins(budget_of(plan.budget)),
     }
     try:
-        return msgspec.convert(body, PlanApproved)
+        return redact_struct(msgspec.convert(body, PlanApproved))
     except msgspec.ValidationError as error:
         raise Invalid(f"planning's plan {plan.plan_id} cannot be read: {error}") from error
