@@ -423,8 +423,9 @@ async def test_what_outlasts_the_grace_is_cut_off_and_goes_to_another_replica_at
 
     await bus.publish(story(1))
     stop = asyncio.Event()
-    first = asyncio.create_task(DurableConsumer(bus, spec(), Work(for_ever)).run(stop, grace=0.1 * SECOND))
-    await asyncio.sleep(0.3)
+    begun = Work(for_ever)
+    first = asyncio.create_task(DurableConsumer(bus, spec(), begun).run(stop, grace=0.1 * SECOND))
+    await eventually(lambda: begun.running == 1)
     stop.set()
     await asyncio.wait_for(first, 5)
     assert cancelled == ["s1"]
@@ -439,9 +440,10 @@ async def test_work_of_a_crashed_replica_comes_again_after_its_ack_wait(bus: Bus
 
     other = await connected()
     await bus.publish(story(1))
-    crashed = DurableConsumer(other, spec(ack_wait=SECOND), Work(for_ever))
+    begun = Work(for_ever)
+    crashed = DurableConsumer(other, spec(ack_wait=SECOND), begun)
     task = asyncio.create_task(crashed.run(asyncio.Event()))
-    await asyncio.sleep(0.3)
+    await eventually(lambda: begun.running == 1)
     await other.client.close()  # no word of it to the server
     second = Work()
     async with running(bus, second, spec(ack_wait=SECOND)):

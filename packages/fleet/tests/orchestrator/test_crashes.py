@@ -66,8 +66,8 @@ async def test_a_crash_right_after_any_write_loses_nothing_and_repeats_no_decisi
     """The crash comes one write later each time, until one run needs no more writes than it had."""
     steps = 0
     while True:
-        # Every write of the first deliberation, and the others in leaps: the phases are alike.
-        steps += 1 if steps < 16 else 5
+        # Every write of the short one, and the further ones of the long one in leaps: the phases are alike.
+        steps += 1 if steps < 25 else 5
         plan_id = f"p{steps}"
         peers = Peers(server)
         crash = Crash(steps)
