@@ -96,6 +96,8 @@ def test_an_end_holds_no_secret_also_where_it_is_cut() -> None:
     assert "hunter" not in result.content
     assert result.content_cut
     assert result.checks[0].detail == 'password = "[redacted:password]"'
+    halved = "x" * (events.MAX_CONTENT_BYTES - 14) + " AKI" + "AQ3EGRJ7XW2LZ9KFP"
+    assert "AKI" not in ended(open_job(), halved).result.content
     error = events.JobError(kind="http", message="http://me:hunter2@model refused", retryable=False)
     assert "hunter" not in str(rules.failed(open_job(), error, LATER, content="pwd=hunter2").result)
 

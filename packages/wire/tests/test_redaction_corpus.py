@@ -13,6 +13,7 @@ TEXTS = [
     for line in LINES
     if line and not line.startswith("#")
 ]
+PLAIN = [text.replace("«", "").replace("»", "") for text in TEXTS]
 WITH_SECRET = [text for text in TEXTS if "«" in text]
 WITHOUT = [text for text in TEXTS if "«" not in text]
 
