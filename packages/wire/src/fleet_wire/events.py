@@ -447,8 +447,8 @@ def type_of_subject(subject: str) -> type[Event]:
 
 
 def encode(event: Event) -> bytes:
-    """The event as it leaves: JSON, without the secrets in its texts. The same event gives the same bytes, and one
-    that was received is not changed again. Raises Invalid above MAX_MESSAGE_BYTES, and for text that JSON cannot carry."""
+    """The event as it leaves: JSON, without the secrets in its texts. The same event gives the same bytes. Raises
+    Invalid above MAX_MESSAGE_BYTES, and for text that JSON cannot carry."""
     try:
         body = _ENCODER.encode(redact_struct(event))
     except UnicodeEncodeError as error:

@@ -48,7 +48,8 @@ Change = Callable[[str], str]
 
 
 def redact(text: str) -> str:
-    """The text without its secrets; the same text where there are none. What is redacted is not changed again."""
+    """The text without its secrets; the same text where there are none. Done again it changes nothing, unless secrets and names
+    were glued together without anything between: then it may take more, never less."""
     candidates = _candidates(text, 0, True)
     return Redactor()._scanned(text, 0, candidates, True) if candidates else text
 
@@ -110,7 +111,7 @@ class Redactor:
             hold = max(hold, at)
             done.append(text[at:hold])
             at = hold
-        self._before, self._held = text[max(0, at - BEFORE - 8) : at], text[at:]
+        self._before, self._held = text[max(0, at - BEFORE - len(MARKER)) : at], text[at:]
         return "".join(done)
 
     def _past_tail(self, text: str, at: int, final: bool) -> int:

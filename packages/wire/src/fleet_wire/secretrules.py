@@ -108,7 +108,7 @@ def _address(text: str, at: int, final: bool) -> Optional[Found]:
     """The password in an address, or a token that stands for user and password."""
     start = at + 3
     end = _run(_USER, text, start, final)
-    if not _is_alnum(text, at - 1):
+    if not _is_alnum(text, at - 1) or text.endswith(MARKER, start, end + 1):
         return None
     if text[end : end + 1] == ":":
         start = end + 1
@@ -170,7 +170,7 @@ _SUFFIX = re.compile(
 _CLOSING = re.compile(r"""[\\"'`\]]{0,6}""")
 _SEPARATOR = re.compile(r"[:=>]{0,3}")
 _SEPARATORS = frozenset([":", "=", "==", "===", ":=", "=>", ">"])
-_ANNOTATION = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]|?]{0,40}")
+_ANNOTATION = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]|?]{0,22}")
 _QUOTE = re.compile(r"""[bBrRuUfF]{0,2}\\{0,3}["'`]""")
 _QUOTED_CHARS = r"""[^\s"'`\\]"""
 _BARE_CHARS = r"""[^\s"'`\\<>()\[\]{},;|]"""
@@ -325,7 +325,7 @@ def _high_entropy(text: str, at: int, final: bool) -> Optional[Found]:
     if len(value) < 24 or not _is_random(value) or _PLACEHOLDER.match(value) or text[end : end + 1] in ("(", "["):
         return None
     named = _NAME_BEFORE.search(text, max(0, at - BEFORE), at)
-    if named is None or _NO_SECRET.search(named.group(1)):
+    if named is None or _NO_SECRET.search(named.group(1)) or text.endswith(MARKER, 0, named.start(1)):
         return None
     return Found(start, end, "high-entropy", _ENTROPIC_TAIL)
 
