@@ -12,7 +12,7 @@ from harness import Peers, approved, deliberation_id, published, remember, repli
 
 from fleet.deliberation.requests import JobRequest
 from fleet.deliberation.state import Deliberation
-from fleet.orchestrator import main
+from fleet.orchestrator import driver, main
 from fleet.orchestrator.store import state_key
 from fleet_wire import events, ids
 from fleet_wire.bus import Bus
@@ -203,6 +203,32 @@ async def test_a_task_that_context_does_not_know_breaks_the_deliberation_visibly
         [failed] = await until(lambda: published(server, FAILED))
     assert failed.reason == "error"
     assert "has no task a" in failed.detail
+
+
+async def test_a_plans_way_into_the_graph_is_waited_for_and_the_context_asked_once(
+    own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "FIRST_DELAY_SECONDS", 3600.0)
+    asked = 0
+    context_for = peers.memory.context_for
+
+    async def counted(state: Deliberation, token_budget: int) -> Any:
+        nonlocal asked
+        asked += 1
+        return await context_for(state, token_budget)
+
+    monkeypatch.setattr(peers.memory, "context_for", counted)
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: parts.store.deliberations.get(state_key(deliberation_id("p1", "a"))))
+        assert asked == 0
+        await server.publish(
+            events.ContextUpdated(
+                story_id="story-p1", plan_id="p1", deliberation_id="", changed=["p1"], version=1, hash="h"
+            )
+        )
+        await until(lambda: published(server, PLAN_COMPLETED))
+    assert asked == 1
 
 
 async def test_a_lost_context_update_is_asked_for(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:

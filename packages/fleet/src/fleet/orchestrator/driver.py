@@ -66,11 +66,6 @@ class Driver:
         while self._running:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    def _start(self, key: str, pause: float) -> None:
-        self._woken.add(key)
-        if key not in self._running:
-            self._running[key] = asyncio.create_task(self._drive(key, pause))
-
     async def _drive(self, key: str, pause: float = 0) -> None:
         tries = 0
         try:

@@ -1,7 +1,7 @@
 """Markers of the records that are live, so that these are found without reading all that is kept of old ones.
 
-A marker is written before its record and taken away after the record is over: no live record is without one, whenever a process
-dies. One that stands without a live record is what a crash left, and a sweep takes it away.
+A marker is written before its record and taken away after the record is over and what it leaves is tidied up: no live record is
+without one, whenever a process dies. One that stands without a live record is what a crash left, and a sweep takes it away.
 """
 
 import asyncio
