@@ -110,6 +110,7 @@ async def test_what_is_neither_a_story_nor_a_file_is_a_sentence(fleet: Fleet, se
     for what, code, words in (
         ("story-none", 1, "there is no story story-none"),
         ("none.md", 2, "none.md cannot be read"),
+        ("examples/rate-limit.yaml", 2, "rate-limit.yaml is no issue"),
         ("a b", 2, "STORY must match"),
     ):
         result = await fleet("plan", "draft", what)

@@ -24,7 +24,7 @@ from fleet.cli.options import (
 from fleet.planfile import drafting
 from fleet.planmessages import budget_message
 from fleet_wire import events, ids
-from fleet_wire.errors import AlreadyExists, NotFound, Precondition, Problems
+from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition, Problems
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
 from fleet_wire.gen.planning.v1 import planning_pb2
 from fleet_wire.rpc import call
@@ -102,6 +102,8 @@ def draft(
 async def _story(to: Clients, what: str) -> tuple[str, planfile.Issue]:
     """The story's id, empty for one that is not stored yet, and what is known of it. Only a file's name has a dot or a slash."""
     if "." in what or "/" in what:
+        if not planfile.is_issue(what):
+            raise Invalid(f"{what} is no issue: the name of a file with one ends in .md or .markdown")
         return "", planfile.load_issue(Path(what))
     asked = planning_pb2.GetStoryRequest(story_id=ids.check_id("STORY", what))
     found = (await call(to.planning.GetStory(asked, timeout=RPC_SECONDS), "planning")).story

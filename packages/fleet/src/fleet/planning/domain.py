@@ -34,6 +34,7 @@ from fleet.planning.transitions import StoryState
 from fleet_wire import events
 from fleet_wire.errors import Invalid, Precondition
 from fleet_wire.ids import check_id, check_role
+from fleet_wire.redaction import redact_struct
 
 PlanState = Literal["proposed", "approved", "rejected", "completed", "superseded"]
 PLAN_STATES: tuple[PlanState, ...] = get_args(PlanState)
@@ -180,8 +181,9 @@ def new_plan(
     check_budget("budget", budget)
     checked = tuple(cast(events.Role, role) for role in roles)
     plan = Plan(plan_id, story, 1, checked, tuple(tasks), later(now, story.created_at), budget=budget)
-    # The version and the approval are not known yet: both have their room in APPROVAL_BYTES.
-    size = len(msgspec.json.encode(approved_event(dataclasses.replace(plan, decided_at=now))))
+    # The version and the approval are not known yet: both have their room in APPROVAL_BYTES. What is taken out of a text may be
+    # shorter than the word that stands in its place.
+    size = len(msgspec.json.encode(redact_struct(approved_event(dataclasses.replace(plan, decided_at=now)))))
     if size + APPROVAL_BYTES > events.MAX_MESSAGE_BYTES:
         raise Invalid(
             f"tasks are too long: the plan and its story take {size} bytes of JSON, and"
