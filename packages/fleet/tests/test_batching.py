@@ -93,3 +93,26 @@ async def test_who_goes_away_takes_nobody_along_and_is_not_asked_for() -> None:
     assert server.batches == [[1], [3]]
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def test_a_server_that_falls_silent_holds_up_nobody_for_ever() -> None:
+    server = Server()
+    batches = Batches(server.work, most=2, seconds=0.05)
+    found = await asyncio.gather(*(batches.ask(number) for number in (1, 2)), return_exceptions=True)
+    assert all(isinstance(one, Unavailable) for one in found)
+    server.may.set()
+    assert await batches.ask(3) == 6
+
+
+async def test_who_knows_better_says_which_error_is_one_of_a_request() -> None:
+    server = Server()
+    server.may.set()
+
+    async def work(requests: Sequence[int]) -> list[int | FleetError]:
+        if 13 in requests:
+            raise Unavailable("the server refuses 13")
+        return await server.work(requests)
+
+    batches = Batches(work, most=10, tells=lambda error: "refuses" in str(error))
+    found = await asyncio.gather(*(batches.ask(number) for number in (1, 13, 3)), return_exceptions=True)
+    assert [found[0], found[2]] == [2, 6] and isinstance(found[1], Unavailable)

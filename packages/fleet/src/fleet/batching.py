@@ -18,14 +18,24 @@ Work = Callable[[Sequence[Q]], Awaitable[Sequence[A | FleetError]]]
 class Batches(Generic[Q, A]):
     """Answers `ask` by `work`, which takes up to `most` requests and answers each, in order, with a value or an error to raise.
 
-    No two requests of one batch have the same `key`. Where `work` raises, the requests are tried one by one, so that a bad one
-    fails alone; but not for Unavailable, which says nothing of a request.
+    No two requests of one batch have the same `key`. Where `work` raises, and `tells` that the error says something of a request
+    (by default: any but Unavailable), the requests are tried one by one, so that a bad one fails alone. Where it takes longer
+    than `seconds`, which may be a connection that has gone silent, all get Unavailable, and the next batch is worked on.
     """
 
-    def __init__(self, work: Work[Q, A], most: int, key: Callable[[Q], Hashable] = id) -> None:
+    def __init__(
+        self,
+        work: Work[Q, A],
+        most: int,
+        key: Callable[[Q], Hashable] = id,
+        tells: Callable[[Exception], bool] = lambda error: not isinstance(error, Unavailable),
+        seconds: float = 15,
+    ) -> None:
         self._work = work
         self._most = most
         self._key = key
+        self._tells = tells
+        self._seconds = seconds
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._working: asyncio.Task[None] | None = None
 
@@ -67,9 +77,11 @@ class Batches(Generic[Q, A]):
 
     async def _answer(self, batch: list[tuple[Q, "asyncio.Future[A]"]]) -> None:
         try:
-            found = await self._work([request for request, _ in batch])
+            found = await asyncio.wait_for(self._work([request for request, _ in batch]), self._seconds)
+        except TimeoutError:
+            found = [Unavailable(f"no answer within {self._seconds:g} s")] * len(batch)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is those who asked that must see it)
-            if len(batch) == 1 or isinstance(error, Unavailable):
+            if len(batch) == 1 or not self._tells(error):
                 found = [error] * len(batch)  # type: ignore[list-item]
             else:
                 for one in batch:

@@ -81,6 +81,11 @@ class Graph:
         return Unavailable(f"the graph database at {self.uri} cannot be used: {error}")
 
 
+def is_answer(error: Exception) -> bool:
+    """Whether an error is what the database answered to a statement, and not that it is away."""
+    return not isinstance(error, Unavailable) or isinstance(error.__cause__, Neo4jError)
+
+
 async def rows(
     tx: neo4j.AsyncManagedTransaction | neo4j.AsyncSession, query: str, **parameters: Any
 ) -> list[dict[str, Any]]:

@@ -106,7 +106,7 @@ class DurableConsumer:
         if self._pull is None:
             self._pull = await self._subscribe()
         room = self._spec.concurrency - len(self._working)
-        if room and not self._pull.left:
+        if room and not self._pull.left and not self._pull.refusal:
             await self._pull.ask(room, FETCH_SECONDS)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)

@@ -46,6 +46,7 @@ class Pull:
         if self._subscription is None:
             self._subscription = await self._client.subscribe(self._inbox, cb=self._on_message)
         self.left = batch
+        self._connection = self._client.stats["reconnects"]
         self._until = time.monotonic() + seconds + SLACK_SECONDS
         request = {"batch": batch, "expires": int(seconds * 1e9)}
         await self._client.publish(self._subject, json.dumps(request).encode(), reply=self._inbox)

@@ -311,6 +311,8 @@ _NAME_BEFORE = re.compile(r"""([A-Za-z0-9_.-]{1,32})\\{0,3}["'`]?\]?[ \t]{0,4}:?
 _ENTROPIC = _up_to(LOOK, r"[A-Za-z0-9+/_-]")
 _ENTROPIC_TAIL = re.compile(r"(?:[A-Za-z0-9+/_=-]|\.(?=[A-Za-z0-9_-]))*")
 _DIGITS = re.compile(r"\d+")
+_NUMBERED = re.compile(r"(?:[A-Za-z]+|\d+|[0-9a-f]+)(?:[-_/](?:[A-Za-z]+|\d+|[0-9a-f]+))+\Z")
+"""Words, numbers and hashes in hexadecimal, joined: the names of pools, actors, images and the like."""
 
 
 def _high_entropy(text: str, at: int, final: bool) -> Optional[Found]:
@@ -340,6 +342,7 @@ def _is_random(value: str) -> bool:
         and len(_DIGITS.findall(value)) >= 2
         and _entropy(value) >= 3.5
         and not _is_slug(value)
+        and not _NUMBERED.match(value)
     )
 
 

@@ -24,7 +24,7 @@ TTL = dt.timedelta(hours=1)
 ANSWER_SECONDS = 0.5
 PAUSE_SECONDS = 1.0
 """How long an unreachable server is not asked again, so that no request waits for it more than once."""
-LAYOUT = 1
+LAYOUT = 2
 """Goes up with every change of `domain` that gives other blocks for the same facts."""
 
 

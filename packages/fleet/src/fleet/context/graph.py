@@ -129,8 +129,9 @@ class Arriving:
 
 
 def arriving(event: events.Event, story_id: str, born: str) -> Arriving:
-    """An event to be recorded."""
-    return Arriving(event, event.message_id(), hashlib.sha256(events.encode(event)).hexdigest(), story_id, born)
+    """An event to be recorded. Its fingerprint is of what came, whatever a later release would take out of it."""
+    fingerprint = hashlib.sha256(msgspec.json.encode(event)).hexdigest()
+    return Arriving(event, event.message_id(), fingerprint, story_id, born)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from fleet.batching import Batches
-from fleet.bolt import Graph
+from fleet.bolt import Graph, is_answer
 from fleet.context import domain, graph, reading
 from fleet.context.cache import ContextCache
 from fleet.deliberation.plan_rules import tasks_of
@@ -23,7 +23,7 @@ Remembered = events.StoryCreated | events.StoryTransitioned | events.PlanApprove
 
 def recorder(memory: Graph) -> Recorder:
     """Records events in the memory, those that come at once in one transaction, one of a story at a time."""
-    return Batches(functools.partial(graph.record, memory), graph.MOST_AT_ONCE, key=lambda one: one.turn)
+    return Batches(functools.partial(graph.record, memory), graph.MOST_AT_ONCE, lambda one: one.turn, is_answer)
 
 
 async def remember(event: Remembered, record: Recorder, cache: ContextCache, publish: Publish) -> None:

@@ -11,7 +11,7 @@ import neo4j
 
 from fleet import paging
 from fleet.batching import Batches
-from fleet.bolt import Graph, rows
+from fleet.bolt import Graph, is_answer, rows
 from fleet.context import domain
 from fleet_wire import events, ids
 from fleet_wire.errors import FleetError, Invalid, NotFound, Unavailable
@@ -147,7 +147,8 @@ class Reader:
 def reader(graph: Graph) -> Reader:
     """Reads from this graph."""
     return Reader(
-        Batches(functools.partial(_heads, graph), MOST_AT_ONCE), Batches(functools.partial(_facts, graph), MOST_AT_ONCE)
+        Batches(functools.partial(_heads, graph), MOST_AT_ONCE, tells=is_answer),
+        Batches(functools.partial(_facts, graph), MOST_AT_ONCE, tells=is_answer),
     )
 
 

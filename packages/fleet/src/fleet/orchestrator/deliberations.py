@@ -6,6 +6,7 @@ create-only or derived, and what it sends carries derived ids.
 
 import asyncio
 import dataclasses
+import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping
 from typing import ParamSpec, TypeVar
 
@@ -46,6 +47,8 @@ from fleet_wire.events import AgentResult, DeadlineReached, DeliberationComplete
 log = structlog.get_logger(__name__)
 
 Confirmed = tuple[DeliberationEvent, ...]
+NEW = dt.timedelta(seconds=1)
+"""How long a record is taken to be as this replica made it."""
 LONG_CHARACTERS = 8 * 1024
 """Of all answers together."""
 P = ParamSpec("P")
@@ -73,9 +76,9 @@ class Deliberations:
             await self._drive(deliberation_id)
         except BaseException as error:
             state = self.records.remembered(deliberation_id)
-            # The next try begins with what stands in the store, but where it only waits for the graph: there a record that
-            # another replica has moved since does no harm, and shows when it is written.
-            if not (isinstance(error, Unavailable) and state is not None and state.status == "preparing"):
+            # The next try begins with what stands in the store, but where a new one only waits for the graph.
+            new = state is not None and state.status == "preparing" and self.clock() - state.created_at < NEW
+            if not (isinstance(error, Unavailable) and new):
                 self.records.forget(deliberation_id)
             raise
 
@@ -88,12 +91,16 @@ class Deliberations:
         return await self.records.fold(deliberation_id, (ended,), self._turn_at_once)
 
     async def _turn_at_once(self, state: Deliberation) -> Confirmed:
-        """The turn that is due, where this replica has all that it takes; what is not to be had now stays due."""
+        """The turn that is due, where this replica has all that it takes. Whatever stops it, it stays due, and the results are
+        counted all the same."""
         if "turn" not in due(state) or not self.results.remembers(state):
             return ()
         try:
             return await self._turn(state)
         except (*HOPELESS, Unavailable):
+            return ()
+        except Exception:
+            log.exception("turn left to the driver", deliberation_id=state.deliberation_id)
             return ()
 
     async def _drive(self, deliberation_id: str) -> None:

@@ -87,6 +87,8 @@ class Handlers:
             log.warning(
                 "deadline without asking the executor", deliberation_id=state.deliberation_id, reason=str(error)
             )
+        except Exception:
+            log.exception("deadline without all results", deliberation_id=state.deliberation_id)
         await self.deliberations.fold(state.deliberation_id, (DeadlinePassed(self.deliberations.clock()),))
         self.deliberation_driver.wake(state.deliberation_id)
 

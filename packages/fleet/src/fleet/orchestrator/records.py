@@ -97,16 +97,27 @@ class Records(Generic[S, E]):
         lock = self._locks.get(name)
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()
-        async with lock:
-            if not mine.done:
-                await asyncio.sleep(0)  # lets those in that are as far as this one
-                batch = self._waiting.pop(name, [])
-                if mine not in batch:  # who took it along was cut off
-                    batch.append(mine)
-                state = await self._move(name, [event for fold in batch for event in fold.events], then)
-                for fold in batch:
-                    fold.done, fold.state = True, state
-        return mine.state
+        try:
+            async with lock:
+                if not mine.done:
+                    await asyncio.sleep(0)  # lets those in that are as far as this one
+                    batch = self._waiting.pop(name, [])
+                    if mine not in batch:  # who took it along was cut off
+                        batch.append(mine)
+                    state = await self._move(name, [event for fold in batch for event in fold.events], then)
+                    for fold in batch:
+                        fold.done, fold.state = True, state
+            return mine.state
+        finally:
+            self._leave(name, mine)
+
+    def _leave(self, name: str, mine: _Fold[S, E]) -> None:
+        """Takes back what nobody has taken along."""
+        waiting = self._waiting.get(name)
+        if waiting is not None and mine in waiting:
+            waiting.remove(mine)
+            if not waiting:
+                del self._waiting[name]
 
     async def _move(
         self, name: str, events: Sequence[E], then: Callable[[S], Awaitable[Sequence[E]]] | None
