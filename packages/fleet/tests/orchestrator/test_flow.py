@@ -1,7 +1,7 @@
 """The orchestrator over real NATS: plans run in order, everything ends once, nothing is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import harness
@@ -219,6 +219,7 @@ async def test_a_plans_way_into_the_graph_is_waited_for_and_the_context_asked_on
 
     monkeypatch.setattr(peers.memory, "context_for", counted)
     async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        await until(lambda: not parts.sweep.unread)  # the first sweep would wake it
         await server.publish(approved("p1", task("a")))
         await until(lambda: parts.store.deliberations.get(state_key(deliberation_id("p1", "a"))))
         assert asked == 0
@@ -375,6 +376,23 @@ async def test_answers_that_came_in_time_count_though_nobody_was_there_to_read_t
         await server.publish(result)
     await asyncio.sleep(2)
     async with replica(own_nats.url, peers, sweep_seconds=60):
+        [completed] = await until(lambda: published(server, COMPLETED))
+    assert len(completed.ranking) == 3
+
+
+async def test_answers_to_a_submission_that_nobody_confirmed_count(
+    own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = peers.executor.execute
+    peers.executor.publishes = False
+
+    async def unheard(state: Deliberation, jobs: Sequence[JobRequest]) -> None:
+        await execute(state, jobs)
+        raise Unavailable("ray-executor did not answer in time")
+
+    monkeypatch.setattr(peers.executor, "execute", unheard)
+    async with replica(own_nats.url, peers, timeout_seconds=5):
+        await server.publish(approved("p1", task("a")))
         [completed] = await until(lambda: published(server, COMPLETED))
     assert len(completed.ranking) == 3
 

@@ -93,17 +93,17 @@ class Handlers:
         self.deliberation_driver.wake(state.deliberation_id)
 
     async def take_results(self, state: Deliberation) -> None:
-        """Asks the executor of a deliberation that is believed running: takes in results that no message brought, and has
-        what the executor does not know submitted again."""
+        """Asks the executor of a deliberation whose jobs it may have, whether that was noted or not: takes in results that no
+        message brought, and has what should run there and does not submitted again."""
         open_jobs = waiting(state)
-        if not open_jobs or not state.submitted:
+        if not open_jobs:
             return
         known = await self.deliberations.executor.results(state.deliberation_id)
         for job in open_jobs:
             result = known.get(job.job_id)
             if result is not None:
                 await self.on_result(result)
-        if any(job.job_id not in known for job in open_jobs):
+        if state.submitted and any(job.job_id not in known for job in open_jobs):
             log.warning("deliberation submission lost", deliberation_id=state.deliberation_id)
             await self.deliberations.fold(state.deliberation_id, (SubmissionLost(),))
             self.deliberation_driver.wake(state.deliberation_id)
