@@ -25,6 +25,7 @@ PIECES = st.one_of(
     st.sampled_from(
         [" ", "\t", "\n", ' = "', '": "', " := ", ": str = ", "PRIVATE KEY-----", "-----END PRIVATE KEY-----"]
     ),
+    st.sampled_from(['\\n"\n  "', '", "', "' + '", '\\"', "\\\\n", "\\u000a", "\nVersion: 1\n", "Comment: a b\\n"]),
     st.sampled_from(
         [KEY, KEY[:20], KEY * 3, f".eyJ{KEY}", "8f14e45fceea167a5a36dedd4bea2543", "MIIEowIBAAKCAQEAx8RvT2mX"]
     ),
@@ -68,6 +69,20 @@ def test_what_is_redacted_is_not_changed_again(texts: "list[str]", between: str)
 )
 def test_json_stays_json(value: object) -> None:
     json.loads(redact(json.dumps(value)))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize("after", ['" and more', "", '", "name": "x', "\\n", "/ \t", "\n\nend of it"])
+def test_json_in_json_with_a_key_that_was_cut_off_stays_json(levels: int, after: str) -> None:
+    text = 'He wrote "-----BEGIN PRI' + f"VATE KEY-----\n{KEY}\n{KEY}{after}"
+    for _ in range(levels):
+        text = json.dumps({"text": text, "name": "stays"})
+    text = redact(text)
+    for _ in range(levels):
+        value = json.loads(text)
+        assert value["name"] == "stays"
+        text = value["text"]
+    assert KEY not in text
 
 
 @settings(max_examples=200, deadline=None)

@@ -76,6 +76,7 @@ class Redactor:
         self._before = ""
         self._held = ""
         self._tail: Optional[re.Pattern[str]] = None
+        self._ahead = 1
 
     def add(self, chunk: str) -> str:
         """What may leave, now that this has come."""
@@ -103,7 +104,7 @@ class Redactor:
                 break
             if found is not None:
                 done += (text[at : found.start], MARKER, found.kind, "]")
-                self._tail = found.tail
+                self._tail, self._ahead = found.tail, found.ahead
                 at = self._past_tail(text, found.end, final)
                 if self._tail:
                     break
@@ -115,8 +116,17 @@ class Redactor:
         return "".join(done)
 
     def _past_tail(self, text: str, at: int, final: bool) -> int:
-        """Where the rest of a secret ends. It may look one character ahead, so the last one waits for the next."""
+        """Where the rest of a secret ends. It may look one character ahead, so the last one waits for the next; a piece waits
+        until all that tells it is there."""
         if self._tail is None:
+            return at
+        if self._ahead > 1:
+            while final or at + self._ahead <= len(text):
+                piece = self._tail.match(text, at)
+                if piece is None:
+                    self._tail = None
+                    return at
+                at = piece.end()
             return at
         if self._tail.pattern:
             match = self._tail.match(text, at)

@@ -35,12 +35,16 @@ class More(Exception):
 
 
 class Found(NamedTuple):
-    """What is to be taken out: from `start` to `end`, and what `tail` matches from there, however long."""
+    """What is to be taken out: from `start` to `end`, and what `tail` matches from there, however long.
+
+    A tail is a run of characters, each told by itself and at most the next one. Where `ahead` is more than 1 it is one piece
+    of a tail of pieces, each of which is told by so many characters from its beginning."""
 
     start: int
     end: int
     kind: str
     tail: "re.Pattern[str]"
+    ahead: int = 1
 
 
 Look = Callable[[str, int, bool], Optional[Found]]
@@ -82,7 +86,22 @@ _PEM_NAME = re.compile(r"[A-Z0-9 ]{0,80}")
 _DASHES = re.compile(r"-{0,5}")
 _PEM_LEAD = re.compile(r"""(?:[\s\\"'`+,]|(?<=\\)[nr]){0,48}""")
 _PEM_WORD = re.compile(r"[A-Za-z0-9+/-]{0,16}")
-_PEM_BODY = re.compile(r"(?:[A-Za-z0-9+/=\s\\:,.()]|-(?!-))*")
+_PEM_HEADERS = ("Proc-Type", "DEK-Info", "Version", "Comment")
+_PEM_HEADER = re.compile(r"""[^\r\n\\"'`]{0,90}""")
+_PROSE = r"(?![ \t]{0,32}[A-Za-z0-9]{1,16}[ ,.:;!?'-])"
+_PEM_PIECE = re.compile(
+    r"[A-Za-z0-9+/=]{1,64}"
+    rf"|(?:[\r\n]|\\{{1,8}}[nr]){_PROSE}[ \t]{{0,32}}"
+    r"|\\{1,8}(?:[tbf/]|u[0-9A-Fa-f]{4})"
+    r"|[ \t]{1,16}(?=[\r\n\\])"
+    r"""|(?P<quote>\\{0,3}["'`])(?:[ \t+,]{0,3}(?:\\?\r?\n|\\{1,4}[nr])[ \t+,]{0,32}|[ \t+,]{1,4})[bBrRuU]?(?P=quote)"""
+    r"(?=[A-Za-z0-9+/]{32}|[A-Za-z0-9+/]{0,31}(?:=|\\{1,4}[nr]))"
+)
+"""Of a key's body: characters, the end of a line and the next one's indent, an escape, blanks before the end of a line, or a
+joint of two string literals. A joint needs what no name in JSON is behind it, and a line whose first word a blank or a stop
+follows is none of the body, so what follows a key that was cut off stays."""
+_PEM_AHEAD = 96
+"""More than the longest of them, with what has to follow it."""
 
 
 def _private_key(text: str, at: int, final: bool) -> Optional[Found]:
@@ -93,12 +112,21 @@ def _private_key(text: str, at: int, final: bool) -> Optional[Found]:
         return None
     start = _run(_DASHES, text, start, final)
     body = _run(_PEM_LEAD, text, start, final)
-    word = text[body : _run(_PEM_WORD, text, body, final)]
-    if text[start - 5 : start] != "-----" or (
-        len(word) < 16 and not word.startswith(("Proc-Type", "Version", "Comment"))
-    ):
+    end = word = _run(_PEM_WORD, text, body, final)
+    if text[start - 5 : start] != "-----":
         return None
-    return Found(body, body, "private-key", _PEM_BODY)
+    begin = body
+    for _ in range(3):
+        if text[begin:word] not in _PEM_HEADERS or text[word : word + 1] != ":":
+            break
+        end = _run(_PEM_HEADER, text, word, final)
+        begin = _run(_PEM_LEAD, text, end, final)
+        word = _run(_PEM_WORD, text, begin, final)
+    if begin == body:
+        if word - body < 16:
+            return None
+        body = end = start + len(text[start:body].rstrip("\\"))  # an escape goes as a whole
+    return Found(body, end, "private-key", _PEM_PIECE, _PEM_AHEAD)
 
 
 _USER = re.compile(r"""[^\s/:@"'`<>?#\\]{0,96}""")
@@ -173,8 +201,8 @@ _SEPARATORS = frozenset([":", "=", "==", "===", ":=", "=>", ">"])
 _ANNOTATION = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]|?]{0,22}")
 _QUOTE = re.compile(r"""[bBrRuUfF]{0,2}\\{0,3}["'`]""")
 _QUOTED_CHARS = r"""[^\s"'`\\]"""
-_BARE_CHARS = r"""[^\s"'`\\<>()\[\]{},;|]"""
-_QUERY_CHARS = r"""[^\s"'`\\<>()\[\]{},;|&]"""
+_BARE_CHARS = r"[!#-&*+\--:=?-Z^_a-z~]"
+_QUERY_CHARS = r"[!#-%*+\--:=?-Z^_a-z~]"
 _QUOTED, _QUOTED_TAIL = _up_to(LOOK, _QUOTED_CHARS), re.compile(f"{_QUOTED_CHARS}*")
 _BARE, _BARE_TAIL = _up_to(LOOK, _BARE_CHARS), re.compile(f"{_BARE_CHARS}*")
 _QUERY, _QUERY_TAIL = _up_to(LOOK, _QUERY_CHARS), re.compile(f"{_QUERY_CHARS}*")
@@ -190,9 +218,10 @@ def _named(anchor: str, kind: str, is_secret: Callable[[str, bool], bool], fits:
         end = _run(_NAME, text, at + len(anchor), final)
         if not _SUFFIX.match(text, at + len(anchor), end):
             return None
-        start = _value(text, at, end, final)
-        if start is None:
+        place = _value(text, at, end, final)
+        if place is None:
             return None
+        start, in_code = place
         if start + 6 > len(text) and not final:
             raise More
         quote = _QUOTE.match(text, start)
@@ -209,6 +238,8 @@ def _named(anchor: str, kind: str, is_secret: Callable[[str, bool], bool], fits:
             if not quote:
                 value = value.rstrip(".:")
                 tail = _NONE
+                if (in_code or following in (")", ",")) and _IDENTIFIER.match(value):
+                    return None
         if MARKER in text[start - 1 : end + 1] or not is_secret(value, bool(quote)):
             return None
         return Found(start, start + len(value), kind, tail)
@@ -216,13 +247,14 @@ def _named(anchor: str, kind: str, is_secret: Callable[[str, bool], bool], fits:
     return look
 
 
-def _value(text: str, at: int, end: int, final: bool) -> Optional[int]:
-    """Where the value of the name that ends at `end` begins, its quotes included; None where it is set to nothing."""
+def _value(text: str, at: int, end: int, final: bool) -> Optional[tuple[int, bool]]:
+    """Where the value of the name that ends at `end` begins, its quotes included, and whether it is compared or set to it as
+    only code does it (a blank after the sign); None where it is set to nothing."""
     closed = _run(_CLOSING, text, end, final)
     start = _run(_BLANKS, text, closed, final)
     separator = _run(_SEPARATOR, text, start, final)
     if separator == start:
-        return start if start > closed == end and _FLAG.search(text, max(0, at - BEFORE), at) else None
+        return (start, False) if start > closed == end and _FLAG.search(text, max(0, at - BEFORE), at) else None
     sign = text[start:separator]
     if sign not in _SEPARATORS:
         return None
@@ -231,8 +263,9 @@ def _value(text: str, at: int, end: int, final: bool) -> Optional[int]:
         annotated = _run(_ANNOTATION, text, start, final)
         equals = _run(_BLANKS, text, annotated, final)
         if annotated > start and text[equals : equals + 1] == "=":
-            return _run(_BLANKS, text, equals + 1, final)
-    return start
+            start = _run(_BLANKS, text, equals + 1, final)
+            return start, start > equals + 1
+    return start, sign in ("==", "===") or (sign in ("=", ":=") and start > separator)
 
 
 _FLAG = re.compile(r"(?<![A-Za-z0-9-])--[A-Za-z0-9-]*\Z")
@@ -245,6 +278,7 @@ _PLACEHOLDER = re.compile(
 )
 _VARIABLE = re.compile(r"[A-Za-z_]*(?:pass|pwd|secret|token|key|cred)[A-Za-z_]*\d*\Z", re.I)
 _MEMBER = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\Z")
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*\Z")
 _SLUG = re.compile(
     r"(?:[a-z]+\d{0,3}|[A-Z]+\d{0,3}|[A-Z][a-z]+\d{0,3}|\d{1,4})(?:[-_./:](?:[a-z]+\d{0,3}|[A-Z]+\d{0,3}|[A-Z][a-z]+\d{0,3}|\d{1,4}))*\Z"
 )
