@@ -1,6 +1,7 @@
 """The orchestrator over real NATS: plans run in order, everything ends once, nothing is lost."""
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import realparts
 from harness import Peers, approved, deliberation_id, published, remember, replica, task, until
 
+from fleet.deliberation.prompt import Prompt
 from fleet.deliberation.requests import JobRequest
 from fleet.deliberation.state import Deliberation
-from fleet.orchestrator import driver, main
+from fleet.orchestrator import deliberations, driver, main
 from fleet.orchestrator.store import state_key
 from fleet_wire import events, ids
 from fleet_wire.bus import Bus
@@ -392,6 +394,23 @@ async def test_answers_to_a_submission_that_nobody_confirmed_count(
 
     monkeypatch.setattr(peers.executor, "execute", unheard)
     async with replica(own_nats.url, peers, timeout_seconds=5):
+        await server.publish(approved("p1", task("a")))
+        [completed] = await until(lambda: published(server, COMPLETED))
+    assert len(completed.ranking) == 3
+
+
+async def test_an_unforeseen_error_in_a_turn_loses_no_answer_and_stops_no_deadline(
+    own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = deliberations.turn
+
+    def broken(state: Deliberation, prompt: Prompt, results: dict[str, events.AgentResult], now: dt.datetime) -> object:
+        if results:
+            raise ValueError("nobody thought of this")
+        return turn(state, prompt, results, now)
+
+    monkeypatch.setattr(deliberations, "turn", broken)
+    async with replica(own_nats.url, peers, timeout_seconds=3, sweep_seconds=0.5):
         await server.publish(approved("p1", task("a")))
         [completed] = await until(lambda: published(server, COMPLETED))
     assert len(completed.ranking) == 3
