@@ -410,8 +410,16 @@ async def test_an_unforeseen_error_in_a_turn_loses_no_answer_and_stops_no_deadli
         return turn(state, prompt, results, now)
 
     monkeypatch.setattr(deliberations, "turn", broken)
-    async with replica(own_nats.url, peers, timeout_seconds=3, sweep_seconds=0.5):
+    async with replica(own_nats.url, peers, timeout_seconds=9, sweep_seconds=0.5) as parts:
+
+        async def counted() -> bool:
+            entry = await parts.store.deliberations.get(state_key(deliberation_id("p1", "a")))
+            jobs = entry.value.jobs if entry else ()
+            return bool(jobs) and all(job.status == "completed" for job in jobs)
+
         await server.publish(approved("p1", task("a")))
+        await until(counted, 5)
+        assert not await published(server, COMPLETED)
         [completed] = await until(lambda: published(server, COMPLETED))
     assert len(completed.ranking) == 3
 
