@@ -12,7 +12,7 @@ from typing import Any, Literal, Optional
 import msgspec
 
 from fleet_wire import events
-from fleet_wire.redaction import redact, redact_struct
+from fleet_wire.redaction import redact_struct
 
 Moment = events.Time
 
@@ -125,8 +125,7 @@ def failed(
     """The end of a job without an answer that could be used. `spent` are further fields of the result: `content` that is
     kept of it, its `model`, what it used."""
     timing = timing or events.Timing(total_seconds=seconds_since(job.accepted_at, now))
-    text, is_cut = events.cut(redact(spent.pop("content", "")))
-    return _ended(job, now, status="failed", error=error, timing=timing, content=text, content_cut=is_cut, **spent)
+    return _ended(job, now, spent.pop("content", ""), status="failed", error=error, timing=timing, **spent)
 
 
 def completed(  # the parts of an answer, each with its name
@@ -134,9 +133,7 @@ def completed(  # the parts of an answer, each with its name
 ) -> EndedJob:
     """The end of a job with an answer, cut where it is above the limit of an event. `found` are further fields of the
     result: `checks`, `runs`, `calls`."""
-    text, is_cut = events.cut(redact(content))
-    outcome = {"content": text, "content_cut": is_cut, "model": model, "usage": usage, "timing": timing}
-    return _ended(job, now, status="completed", **outcome, **found)
+    return _ended(job, now, content, status="completed", model=model, usage=usage, timing=timing, **found)
 
 
 def deadline_error(deadline: dt.datetime) -> events.JobError:
@@ -158,7 +155,8 @@ def seconds_since(start: dt.datetime, now: dt.datetime) -> float:
     return max(0.0, (now - start).total_seconds())
 
 
-def _ended(job: OpenJob, now: dt.datetime, **outcome: object) -> EndedJob:
+def _ended(job: OpenJob, now: dt.datetime, content: str, **outcome: object) -> EndedJob:
+    """With the content without secrets, and then cut: a secret that a cut would go through is no longer there."""
     spec = job.spec
     result = events.AgentResult(
         job_id=spec.job_id,
@@ -169,9 +167,13 @@ def _ended(job: OpenJob, now: dt.datetime, **outcome: object) -> EndedJob:
         phase=spec.phase,
         item=spec.item,
         attempt=job.attempt,
+        content=content,
         **outcome,  # type: ignore[arg-type]
     )
-    return EndedJob(result=redact_struct(result), accepted_at=job.accepted_at, ended_at=now, actor=job.actor)
+    result = redact_struct(result)
+    text, is_cut = events.cut(result.content)
+    result = msgspec.structs.replace(result, content=text, content_cut=is_cut)
+    return EndedJob(result=result, accepted_at=job.accepted_at, ended_at=now, actor=job.actor)
 
 
 class ActorView(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,9 +26,8 @@ async def checked(answer: str, asked: Optional[CheckList], slots: asyncio.Semaph
     if is_quick(content, asked):
         return run_checks(content, asked)
     async with slots:
-        return await asyncio.to_thread(
-            run_checks, content, asked
-        )  # its threads stay, and to start one holds up the loop
+        # In a thread that stays: to start one holds up the loop.
+        return await asyncio.to_thread(run_checks, content, asked)
 
 
 def run_checks(content: str, asked: CheckList) -> list[Check]:
