@@ -7,7 +7,7 @@ import typer
 from fleet.cli import client, outcomes, safe
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
-from fleet.cli.options import Number, Protocol, numbers_of
+from fleet.cli.options import AsJson, Number, Protocol, numbers_of
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, NotFound
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
@@ -21,7 +21,6 @@ HINTS: client.Hints = {
 }
 
 Role = Annotated[str, typer.Argument(metavar="ROLE", help=f"One of {', '.join(ids.ROLES)}.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.command()

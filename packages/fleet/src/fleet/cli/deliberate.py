@@ -8,7 +8,6 @@ import typer
 from fleet.cli import client, live, safe
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
-from fleet.cli.following import new_request_id
 from fleet.cli.options import (
     BudgetCalls,
     BudgetSeconds,
@@ -21,6 +20,7 @@ from fleet.cli.options import (
     budget_of,
     entry_point_of,
     numbers_of,
+    request_id_of,
 )
 from fleet.planmessages import budget_message
 from fleet_wire import ids
@@ -58,7 +58,7 @@ def deliberate(
         if not task.strip():
             raise Invalid("TASK must not be empty")
         asked = orchestrator_pb2.DeliberateRequest(
-            request_id=ids.check_id("--request-id", request_id) if request_id else new_request_id(),
+            request_id=request_id_of(request_id),
             role=ids.check_role("--role", role.upper()),
             title=title or safe.line(task, 80),
             description=task,

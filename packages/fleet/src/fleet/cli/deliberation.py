@@ -8,7 +8,7 @@ from fleet.cli import client, live, outcomes, safe
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
 from fleet.cli.following import decoded
-from fleet.cli.options import Reason
+from fleet.cli.options import AsJson, Reason
 from fleet_wire import ids
 from fleet_wire.errors import NotFound, Precondition
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
@@ -22,7 +22,6 @@ HINTS: client.Hints = {
 }
 
 DeliberationId = Annotated[str, typer.Argument(metavar="ID", help="The deliberation's id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 PAGE = 100
 
 

@@ -10,7 +10,6 @@ from fleet import planfile
 from fleet.cli import client, live, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, REFUSED, RPC_SECONDS, Clients
-from fleet.cli.following import new_request_id
 from fleet.cli.options import (
     BudgetCalls,
     BudgetSeconds,
@@ -20,6 +19,7 @@ from fleet.cli.options import (
     Timeout,
     budget_of,
     numbers_of,
+    request_id_of,
 )
 from fleet.planfile import drafting
 from fleet.planmessages import budget_message
@@ -63,7 +63,7 @@ def draft(
     """
 
     async def main() -> int:
-        request = ids.check_id("--request-id", request_id) if request_id else new_request_id()
+        request = request_id_of(request_id)
         async with client.clients(addresses()) as to:
             story_id, issue = await _story(to, what)
             asked = orchestrator_pb2.DeliberateRequest(

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -38,11 +37,6 @@ class Text:
 
 
 Happened = orchestrator_pb2.Deliberation | events.AgentResult | Text | Ended
-
-
-def new_request_id() -> str:
-    """One that nobody else has."""
-    return f"cli-{uuid.uuid4().hex}"
 
 
 async def follow(to: Clients, deliberation_id: str, complain: Callable[[str], None]) -> AsyncIterator[Happened]:

@@ -1,12 +1,13 @@
 """Options that several commands have: a protocol's numbers, and budgets."""
 
+import uuid
 from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
 from fleet.planmessages import check_budget, check_entry_point, check_numbers
-from fleet_wire import events
+from fleet_wire import events, ids
 from fleet_wire.errors import Invalid
 
 Protocol = Annotated[
@@ -24,6 +25,7 @@ Timeout = Annotated[
     float, typer.Option(min=0, max=86400, help="Seconds until the deadline; 0 for the service's own setting.")
 ]
 RequestId = Annotated[str, typer.Option(help="Makes a repeated call safe: the same id gives the same deliberation.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Reason = Annotated[str, typer.Option(help="Why; stands in the outcome.")]
 
 
@@ -48,6 +50,11 @@ def budget_of(tokens: int, calls: int, seconds: float) -> events.Budget:
     budget = events.Budget(tokens=tokens, calls=calls, seconds=seconds)
     check_budget("--budget", budget)
     return budget
+
+
+def request_id_of(given: str) -> str:
+    """The id of a request that may be sent again; a random one where none is given. Raises Invalid for one that is no id."""
+    return ids.check_id("--request-id", given) if given else f"cli-{uuid.uuid4().hex}"
 
 
 def entry_point_of(name: str) -> str:

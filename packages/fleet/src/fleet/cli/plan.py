@@ -1,6 +1,5 @@
 """`fleet plan …`: submit a plan from a file, look at it, approve or reject it, see how far it is, cancel it."""
 
-import uuid
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -11,7 +10,7 @@ from fleet.cli import client, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
 from fleet.cli.draft import draft
-from fleet.cli.options import Reason
+from fleet.cli.options import AsJson, Reason, request_id_of
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition
 from fleet_wire.events import Role
@@ -30,7 +29,6 @@ HINTS: client.Hints = {
 app.command("draft")(draft)
 
 PlanId = Annotated[str, typer.Argument(metavar="ID", help="The plan's id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who decides; your user name unless given.")]
 
 
@@ -59,7 +57,7 @@ def submit(
 
     async def main() -> int:
         plan = _plan_of(file, role or [])
-        request = ids.check_id("--request-id", request_id) if request_id else f"cli-{uuid.uuid4().hex}"
+        request = request_id_of(request_id)
         actor = by or client.user_name()
         async with client.clients(addresses()) as to:
             story_id, plan_id = await planfile.submit(to.planning, plan, request, actor)

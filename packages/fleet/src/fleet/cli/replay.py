@@ -9,7 +9,7 @@ import typer
 from fleet.cli import client, live, outcomes, safe
 from fleet.cli.addresses import addresses
 from fleet.cli.client import RPC_SECONDS
-from fleet.cli.following import Ended, new_request_id, outcome
+from fleet.cli.following import Ended, outcome
 from fleet.cli.options import (
     BudgetCalls,
     BudgetSeconds,
@@ -20,6 +20,7 @@ from fleet.cli.options import (
     Timeout,
     budget_of,
     numbers_of,
+    request_id_of,
 )
 from fleet.planmessages import budget_message
 from fleet_wire import events, ids
@@ -57,7 +58,7 @@ def replay(
             if before is None:
                 raise Precondition(f"{name} has not ended yet")
             asked = orchestrator_pb2.DeliberateRequest(
-                request_id=ids.check_id("--request-id", request_id) if request_id else new_request_id(),
+                request_id=request_id_of(request_id),
                 replay_of=name,
                 protocol=protocol,
                 numbers=numbers_of(number),

@@ -1,6 +1,5 @@
 """`fleet story …`: what the team wants, and how far it is."""
 
-import uuid
 from typing import Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from fleet.cli import client, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
+from fleet.cli.options import AsJson, request_id_of
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition
 from fleet_wire.gen.planning.v1 import planning_pb2
@@ -27,7 +27,6 @@ RequestId = Annotated[
     str, typer.Option(help="Makes a repeated call safe: it has its effect once. Random unless given.")
 ]
 By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who asks; your user name unless given.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.command()
@@ -49,7 +48,7 @@ def create(
 
     async def main() -> int:
         asked = planning_pb2.CreateStoryRequest(
-            request_id=_request(request_id),
+            request_id=request_id_of(request_id),
             title=title,
             brief=brief,
             acceptance=acceptance or [],
@@ -128,7 +127,7 @@ def transition(
 
     async def main() -> int:
         asked = planning_pb2.TransitionStoryRequest(
-            request_id=_request(request_id),
+            request_id=request_id_of(request_id),
             story_id=ids.check_id("ID", story_id),
             event=event,
             actor=by or client.user_name(),
@@ -140,10 +139,6 @@ def transition(
         return DONE
 
     client.run(main, HINTS)
-
-
-def _request(request_id: str) -> str:
-    return ids.check_id("--request-id", request_id) if request_id else f"cli-{uuid.uuid4().hex}"
 
 
 def _print_state(story: planning_pb2.Story, as_json: bool) -> None:

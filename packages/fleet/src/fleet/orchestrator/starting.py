@@ -26,9 +26,8 @@ class Bench(msgspec.Struct, frozen=True):
 
 async def bench_of(store: Store, task: PlanTask) -> Bench:
     """The councils as they are now."""
-    protocol = PROTOCOLS.get(
-        task.protocol or ""
-    )  # where the council or the task itself decides on it, there may be tests
+    # Where the council or the task itself decides on the protocol, there may be tests.
+    protocol = PROTOCOLS.get(task.protocol or "")
     roles = (task.role, TESTERS) if protocol is None or "testers" in protocol.numbers else (task.role,)
     found = await asyncio.gather(*(store.councils.get(council_key(role)) for role in dict.fromkeys(roles)))
     councils = {entry.value.role: entry.value for entry in found if entry is not None}

@@ -292,16 +292,19 @@ def approved_event(plan: Plan) -> events.PlanApproved:
 
 def check_plan_state(field: str, value: str) -> PlanState | None:
     """The state, None for an empty value; raises Invalid naming the field otherwise."""
-    if value and value not in PLAN_STATES:
-        raise Invalid(f"{field} must be one of {', '.join(PLAN_STATES)}, or empty, not {value[:80]!r}")
+    _check_state(field, value, PLAN_STATES)
     return cast(PlanState, value) or None
 
 
 def check_story_state(field: str, value: str) -> StoryState | None:
     """The state, None for an empty value; raises Invalid naming the field otherwise."""
-    if value and value not in transitions.STATES:
-        raise Invalid(f"{field} must be one of {', '.join(transitions.STATES)}, or empty, not {value[:80]!r}")
+    _check_state(field, value, transitions.STATES)
     return cast(StoryState, value) or None
+
+
+def _check_state(field: str, value: str, known: Sequence[str]) -> None:
+    if value and value not in known:
+        raise Invalid(f"{field} must be one of {', '.join(known)}, or empty, not {value[:80]!r}")
 
 
 def later(now: dt.datetime, than: dt.datetime) -> dt.datetime:
