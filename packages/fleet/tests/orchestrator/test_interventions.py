@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import harness
+import msgspec
 import pytest
 import realparts
 from harness import Peers, approved, deliberation_id, published, replica, task, until
@@ -15,7 +16,7 @@ from fleet.orchestrator import main
 from fleet_wire import ids
 from fleet_wire.bus import Bus
 from fleet_wire.errors import NotFound, Precondition
-from fleet_wire.events import AgentResult, Budget
+from fleet_wire.events import AgentResult, Budget, PlanCompleted
 
 COMPLETED = "orchestration.deliberation.completed"
 FAILED = "orchestration.deliberation.failed"
@@ -115,6 +116,29 @@ async def test_a_cancelled_plan_closes_when_what_ran_has_ended_and_keeps_what_wa
     assert plan.decided == ["a"]
     assert [(one.task_id, one.reason) for one in plan.failed] == [("b", "cancelled: no money")]
     assert [(one.task_id, one.reason) for one in plan.skipped] == [("c", "cancelled: no money")]
+
+
+async def test_a_plan_that_another_supersedes_is_cancelled_while_the_other_runs(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    def only_new(state: Deliberation, job: JobRequest) -> AgentResult | None:
+        return harness.answers(state, job) if state.plan_id == "p2" else None
+
+    peers.executor.answer = only_new
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await server.publish(approved("p1", task("a"), task("b", "a")))
+        await until(lambda: peers.executor.calls)
+        newer = msgspec.structs.replace(approved("p2", task("a")), supersedes=["p1", "plan-unknown"])
+        await server.publish(newer)
+        plans = await until(lambda: ended(server, 2))
+    assert plans["p2"].decided == ["a"]
+    assert [(one.task_id, one.reason) for one in plans["p1"].failed] == [("a", "cancelled: superseded by p2")]
+    assert [(one.task_id, one.reason) for one in plans["p1"].skipped] == [("b", "cancelled: superseded by p2")]
+
+
+async def ended(server: Bus, count: int) -> dict[str, PlanCompleted]:
+    found = await published(server, PLAN_COMPLETED)
+    return {plan.plan_id: plan for plan in found} if len(found) == count else {}
 
 
 async def test_a_retry_after_the_plan_was_closed_decides_with_its_texts_and_closes_it_again(

@@ -132,7 +132,8 @@ def test_the_longest_plan_that_is_accepted_can_be_published_whoever_approves_it(
     else:
         pytest.fail("nothing was refused")
     approved = dataclasses.replace(domain.approve(accepted, letter * domain.MAX_PERSON, NOON), version=2**31)
-    event = domain.approved_event(approved)
+    event = domain.approved_event(approved, ["p" * 64])
+    assert len(events.encode(event)) <= events.MAX_MESSAGE_BYTES
     assert events.decode("planning.plan.approved", events.encode(event)) == event
 
 

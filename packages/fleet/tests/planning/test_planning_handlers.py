@@ -128,6 +128,17 @@ async def test_a_story_is_led_to_its_end_with_its_plan(here: Ports, kept: Memory
     ]
 
 
+async def test_an_approval_tells_which_approved_plan_it_supersedes(here: Ports, kept: MemoryStore) -> None:
+    story_id = (await handlers.create_story(here, "", **STORY)).story.story_id
+    first = (await handlers.propose_plan(here, "", story_id, [], [task()])).plan_id
+    await handlers.approve_plan(here, first, "ana")
+    _, third = [(await handlers.propose_plan(here, "", story_id, [], [task()])).plan_id for _ in range(2)]
+    await handlers.approve_plan(here, third, "ana")
+    told = [item.event() for item in await kept.pending(20)]
+    approvals = {event.plan_id: event.supersedes for event in told if isinstance(event, events.PlanApproved)}
+    assert approvals == {first: [], third: [first]}
+
+
 async def test_the_events_of_a_story_keep_their_order_where_the_clock_goes_back(kept: MemoryStore) -> None:
     moments = iter(NOON - dt.timedelta(seconds=n) for n in range(1000))
     here = ports(kept, now=lambda: next(moments))

@@ -111,7 +111,8 @@ class PlanTask(Part, frozen=True, kw_only=True):
 
 
 class PlanApproved(Event, frozen=True, kw_only=True):
-    """With `roles` and no tasks, each role gets one task on the story itself."""
+    """With `roles` and no tasks, each role gets one task on the story itself. `supersedes` names the plans that were approved
+    before and are to go on no longer."""
 
     TYPE: ClassVar[str] = "planning.plan.approved"
     story_id: Id
@@ -123,6 +124,7 @@ class PlanApproved(Event, frozen=True, kw_only=True):
     roles: list[Role] = []
     tasks: list[PlanTask] = []
     budget: Budget = Budget()
+    supersedes: list[Id] = []
 
     def key(self) -> str:
         return self.plan_id

@@ -9,6 +9,7 @@ import datetime as dt
 import msgspec
 import structlog
 
+from fleet.deliberation.plan import Cancelled
 from fleet.deliberation.state import DeadlinePassed, Deliberation, Job, JobEnded, SubmissionLost, waiting
 from fleet.orchestrator.deliberations import Deliberations
 from fleet.orchestrator.driver import Driver
@@ -41,9 +42,12 @@ class Handlers:
     plan_driver: Driver
 
     async def on_plan_approved(self, event: PlanApproved) -> None:
-        """Opens the plan's record once; a repeated event finds it and changes nothing."""
+        """Opens the plan's record once, and cancels what runs of those it supersedes; a repeated event changes nothing."""
         await self.plans.open(event)
         self.plan_driver.wake(event.plan_id)
+        for before in event.supersedes:
+            if await self.plans.fold(before, Cancelled(f"superseded by {event.plan_id}")) is not None:
+                self.plan_driver.wake(before)
 
     async def on_result(self, result: AgentResult) -> None:
         """The DeliberationResultCollector: copies the result, counts its job, or records it as late.

@@ -42,8 +42,9 @@ PHASES: tuple[events.StoryPhase, ...] = get_args(events.StoryPhase)
 
 MAX_PERSON = 200
 MAX_REASON = 2_000
-APPROVAL_BYTES = 6 * MAX_PERSON + 64
-"""What the version and an approval may add to the event of a plan: a name at JSON's longest (\\u0000), and digits."""
+APPROVAL_BYTES = 6 * MAX_PERSON + 160
+"""What the version and an approval may add to the event of a plan: a name at JSON's longest (\\u0000), digits, and the id of
+the plan that was approved before."""
 
 Task = events.PlanTask
 
@@ -271,8 +272,8 @@ def transitioned_event(record: Transitioned) -> events.StoryTransitioned:
     )
 
 
-def approved_event(plan: Plan) -> events.PlanApproved:
-    """What is published of an approved plan."""
+def approved_event(plan: Plan, supersedes: Sequence[str] = ()) -> events.PlanApproved:
+    """What is published of an approved plan; `supersedes` are the plans that were approved before."""
     assert plan.decided_at is not None, "an approved plan has the time of its approval"
     story = plan.story
     return events.PlanApproved(
@@ -287,6 +288,7 @@ def approved_event(plan: Plan) -> events.PlanApproved:
         roles=list(plan.roles),
         tasks=list(plan.tasks),
         budget=plan.budget,
+        supersedes=list(supersedes),
     )
 
 

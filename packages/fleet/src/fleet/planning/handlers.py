@@ -114,8 +114,10 @@ async def approve_plan(ports: Ports, plan_id: str, approved_by: str) -> Plan:
         approved = domain.approve(plan, approved_by, domain.later(now, whole.story.last_event_at))
         assert approved.decided_at is not None, "an approved plan has the time of its approval"
         story = dataclasses.replace(whole.story, changed_at=approved.decided_at)
-        event = outgoing(domain.approved_event(approved), approved.decided_at)
-        return Change(story, approved, domain.superseded(approved, whole.plans), event)
+        aside = domain.superseded(approved, whole.plans)
+        before = [other.plan_id for other in whole.plans if other.plan_id in aside and other.state == "approved"]
+        event = outgoing(domain.approved_event(approved, before), approved.decided_at)
+        return Change(story, approved, aside, event)
 
     approved = await ports.store.change_plan(check_id("plan_id", plan_id), step)
     ports.committed()
