@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planning_samples import NOON, plan, story, task
 
+from fleet import people
 from fleet.planning import domain
 from fleet_wire import events
 from fleet_wire.errors import Invalid, Precondition
@@ -131,7 +132,7 @@ def test_the_longest_plan_that_is_accepted_can_be_published_whoever_approves_it(
             break
     else:
         pytest.fail("nothing was refused")
-    approved = dataclasses.replace(domain.approve(accepted, letter * domain.MAX_PERSON, NOON), version=2**31)
+    approved = dataclasses.replace(domain.approve(accepted, letter * people.MAX_PERSON, NOON), version=2**31)
     event = domain.approved_event(approved, ["p" * 64])
     assert len(events.encode(event)) <= events.MAX_MESSAGE_BYTES
     assert events.decode("planning.plan.approved", events.encode(event)) == event

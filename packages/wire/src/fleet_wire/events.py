@@ -391,7 +391,8 @@ class PlanCompleted(Event, frozen=True, kw_only=True):
 
 
 class ContextUpdated(Event, frozen=True, kw_only=True):
-    """`version` is the story's in the graph, `hash` is over the changed ids and the version."""
+    """`version` is the story's in the graph, `hash` is over the changed ids and the version. `superseded` are decisions that
+    another now stands for, `flagged` those that rely on one of these, by way of others too."""
 
     TYPE: ClassVar[str] = "context.updated"
     story_id: OptionalId
@@ -400,6 +401,8 @@ class ContextUpdated(Event, frozen=True, kw_only=True):
     changed: list[str]
     version: Annotated[int, Meta(ge=0)]
     hash: str
+    superseded: list[Id] = []
+    flagged: list[Id] = []
 
     def key(self) -> str:
         return self.hash

@@ -16,6 +16,14 @@ MAX_ITEMS = 50
 MAX_TASKS = 64
 
 
+def check_text(field: str, value: str, limit: int, needed: bool = False) -> None:
+    """Raises Invalid naming the field for a text of more than `limit` characters, and, where one is needed, for a blank one."""
+    if needed and not value.strip():
+        raise Invalid(f"{field} must not be empty")
+    if len(value) > limit:
+        raise Invalid(f"{field} has {len(value)} characters, above the limit of {limit}")
+
+
 def tasks_of(event: PlanApproved) -> tuple[PlanTask, ...]:
     """The plan's tasks; where it names only roles, one task per role on the story itself, its id the role in lower case."""
     if event.tasks:

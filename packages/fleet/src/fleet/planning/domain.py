@@ -27,7 +27,9 @@ from fleet.deliberation.plan_rules import (
     MAX_TASKS,
     MAX_TITLE,
     check_order,
+    check_text,
 )
+from fleet.people import MAX_PERSON, MAX_REASON
 from fleet.planmessages import NO_LIMITS, check_budget, check_how
 from fleet.planning import transitions
 from fleet.planning.transitions import StoryState
@@ -40,8 +42,6 @@ PlanState = Literal["proposed", "approved", "rejected", "completed", "superseded
 PLAN_STATES: tuple[PlanState, ...] = get_args(PlanState)
 PHASES: tuple[events.StoryPhase, ...] = get_args(events.StoryPhase)
 
-MAX_PERSON = 200
-MAX_REASON = 2_000
 APPROVAL_BYTES = 6 * MAX_PERSON + 160
 """What the version and an approval may add to the event of a plan: a name at JSON's longest (\\u0000), digits, and the id of
 the plan that was approved before."""
@@ -142,10 +142,10 @@ def new_story(
     story_id: str, title: str, brief: str, acceptance: Sequence[str], phase: str, actor: str, now: dt.datetime
 ) -> Story:
     """A story; raises Invalid naming the field that is wrong. An empty phase is `build`."""
-    _text("title", title, MAX_TITLE, needed=True)
-    _text("brief", brief, MAX_BRIEF)
+    check_text("title", title, MAX_TITLE, needed=True)
+    check_text("brief", brief, MAX_BRIEF)
     _items("acceptance", acceptance)
-    _text("actor", actor, MAX_PERSON)
+    check_text("actor", actor, MAX_PERSON)
     chosen = phase or "build"
     if chosen not in PHASES:
         raise Invalid(f"phase must be one of {', '.join(PHASES)}, or empty for build, not {phase[:80]!r}")
@@ -157,8 +157,8 @@ def transition(
 ) -> tuple[Story, Transitioned]:
     """The story in its next state, and the record of how it got there. Raises Invalid naming the field that is wrong, and
     Precondition naming the events that the story's state has, or what is missing."""
-    _text("actor", actor, MAX_PERSON, needed=True)
-    _text("reason", reason, MAX_REASON)
+    check_text("actor", actor, MAX_PERSON, needed=True)
+    check_text("reason", reason, MAX_REASON)
     story = whole.story
     asked = transitions.Asked(actor, reason, [plan.state for plan in whole.plans])
     found = transitions.find(story.story_id, story.state, event, asked)
@@ -217,15 +217,15 @@ def check_roles_and_tasks(roles: Sequence[str], tasks: Sequence[Task]) -> None:
 
 def approve(plan: Plan, by: str, now: dt.datetime) -> Plan:
     """The plan as approved; raises Precondition where it is not proposed."""
-    _text("approved_by", by, MAX_PERSON, needed=True)
+    check_text("approved_by", by, MAX_PERSON, needed=True)
     _must_be_proposed(plan)
     return dataclasses.replace(plan, state="approved", decided_by=by, decided_at=later(now, plan.proposed_at))
 
 
 def reject(plan: Plan, by: str, reason: str, now: dt.datetime) -> Plan:
     """The plan as rejected; raises Precondition where it is not proposed."""
-    _text("rejected_by", by, MAX_PERSON, needed=True)
-    _text("reason", reason, MAX_REASON, needed=True)
+    check_text("rejected_by", by, MAX_PERSON, needed=True)
+    check_text("reason", reason, MAX_REASON, needed=True)
     _must_be_proposed(plan)
     return dataclasses.replace(
         plan, state="rejected", decided_by=by, decided_at=later(now, plan.proposed_at), reject_reason=reason
@@ -323,8 +323,8 @@ def _must_be_proposed(plan: Plan) -> None:
 
 
 def _check_task(field: str, task: Task) -> None:
-    _text(f"{field}.title", task.title, MAX_TITLE, needed=True)
-    _text(f"{field}.description", task.description, MAX_DESCRIPTION, needed=True)
+    check_text(f"{field}.title", task.title, MAX_TITLE, needed=True)
+    check_text(f"{field}.description", task.description, MAX_DESCRIPTION, needed=True)
     check_role(f"{field}.role", task.role)
     _items(f"{field}.requirements", task.requirements)
     _items(f"{field}.acceptance", task.acceptance)
@@ -332,18 +332,11 @@ def _check_task(field: str, task: Task) -> None:
     check_how(field, task)
 
 
-def _text(field: str, value: str, limit: int, needed: bool = False) -> None:
-    if needed and not value.strip():
-        raise Invalid(f"{field} must not be empty")
-    if len(value) > limit:
-        raise Invalid(f"{field} has {len(value)} characters, above the limit of {limit}")
-
-
 def _items(field: str, values: Sequence[str]) -> None:
     if len(values) > MAX_ITEMS:
         raise Invalid(f"{field} holds {len(values)} entries, above the limit of {MAX_ITEMS}")
     for index, value in enumerate(values):
-        _text(f"{field}[{index}]", value, MAX_ITEM, needed=True)
+        check_text(f"{field}[{index}]", value, MAX_ITEM, needed=True)
 
 
 def _distinct(field: str, values: Sequence[str]) -> None:

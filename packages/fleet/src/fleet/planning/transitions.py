@@ -8,14 +8,12 @@ import dataclasses
 from collections.abc import Callable, Collection
 from typing import Literal, get_args
 
-from fleet_wire import ids
+from fleet.people import check_person
 from fleet_wire.errors import Invalid, Precondition
 
 StoryState = Literal["BACKLOG", "DRAFT", "DESIGN", "BUILD", "TEST", "DOCS", "DONE"]
 STATES: tuple[StoryState, ...] = get_args(StoryState)
 FIRST: StoryState = "BACKLOG"
-NOBODY = ("unknown",)
-"""What stands where the operating system knew no name, such as in a container."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +30,7 @@ Guard = Callable[[Asked], None]
 
 def person(asked: Asked) -> None:
     """actor names a person, not an agent"""
-    name = asked.actor.strip()
-    if ids.is_agent(name) or name in NOBODY:
-        raise Invalid(f"actor must name a person, which {asked.actor[:80]!r} does not: this is a human gate")
+    check_person("actor", asked.actor, "this is a human gate")
 
 
 def reason(asked: Asked) -> None:
