@@ -1,10 +1,10 @@
 # Each target first makes the environments it needs (scripts/setup), which takes a second when they are there.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo up test bench lint locks generate clean
+.PHONY: help demo up test bench bench-context lint locks generate clean
 
 help: ## these lines
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 demo: ## run a plan through all eight steps on real parts; ARGS="--test-case medium --keep" for more
 	@scripts/setup
@@ -21,6 +21,10 @@ test: ## all tests, on every line; ARGS="wire executor newest fleet quality e2e"
 bench: ## this system beside bare calls and other frameworks, in ten minutes; ARGS="--quick", "--profile orchestrator" or "--help"
 	@scripts/setup --bench
 	@.venv/bin/python -m bench $(ARGS)
+
+bench-context: ## the context service on a graph of 100,000 decisions, embedded and Neo4j; ARGS="--quick", "--only embedded"
+	@scripts/setup
+	@.venv/bin/python -m bench.context $(ARGS)
 
 lint: ## format, lint, types and import contracts, without changing anything
 	@scripts/setup

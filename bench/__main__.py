@@ -57,7 +57,12 @@ async def _bench(given: argparse.Namespace) -> int:
     def say(sentence: str) -> None:
         print(f"[{time.monotonic() - begun:4.0f} s] {sentence}", file=sys.stderr, flush=True)
 
-    facts = machine.facts(PYTHON, serve.executor_python())
+    facts = machine.facts(
+        {
+            "executor": (serve.executor_python(), machine.EXECUTOR),
+            "libraries": (PYTHON, machine.LIBRARIES),
+        }
+    )
     if float(str(facts["load"])) > QUIET_LOAD:
         say(
             f"NOTE: the machine's load is {facts['load']} before the run: figures taken beside other work are worth little"

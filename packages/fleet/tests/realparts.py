@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import neo4j
@@ -28,6 +28,8 @@ HOST = "127.0.0.1"
 PASSWORD = "only-for-tests"
 START_SECONDS = 60
 STOP_SECONDS = 10
+SHORT_LIVED = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Options for Java: a small heap, and code that is compiled in half the time: a test session is too short for the rest."""
 NEO4J_POM = Path(__file__).resolve().parents[3] / "requirements/neo4j-pom.xml"
 
 # Where it is to be had, setpriv asks the kernel to end a server when the tests are killed. A function between fork and exec
@@ -196,8 +198,8 @@ def why_no_neo4j() -> str:
 
 
 @contextlib.contextmanager
-def neo4j_server(directory: Path) -> Iterator[GraphServer]:
-    """A Neo4j Community on the machine's Java, empty, with a small heap; see `why_no_neo4j`."""
+def neo4j_server(directory: Path, java: Sequence[str] = SHORT_LIVED) -> Iterator[GraphServer]:
+    """A Neo4j Community on the machine's Java, empty; see `why_no_neo4j`. `java` are the options of its Java."""
     port = free_port()
     uri = f"bolt://{HOST}:{port}"
     (directory / "conf").mkdir()
@@ -212,10 +214,7 @@ def neo4j_server(directory: Path) -> Iterator[GraphServer]:
     (directory / "conf/neo4j.conf").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     command = [
         "java",
-        "-Xms64m",
-        "-Xmx384m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
+        *java,
         "-cp",
         f"{neo4j_jars()}/*",
         "org.neo4j.server.CommunityEntryPoint",
@@ -247,10 +246,7 @@ def arcade_server(directory: Path) -> Iterator[GraphServer]:
     bolt, http = free_port(), free_port()
     command = [
         str(package / "jre/bin/java"),
-        "-Xms64m",
-        "-Xmx384m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",  # starts in half the time; a test session is too short for the rest
+        *SHORT_LIVED,
         "-Darcadedb.server.plugins=Bolt:com.arcadedb.bolt.BoltProtocolPlugin",
         f"-Darcadedb.server.rootPath={directory}",
         f"-Darcadedb.server.rootPassword={PASSWORD}",
