@@ -113,7 +113,8 @@ def test_numbers_rise_by_one_and_statements_can_be_repeated(service: str) -> Non
     assert [migration.number for migration in migrations] == list(range(1, len(migrations) + 1))
     for migration in migrations:
         for statement in migration.statements:
-            assert any(words in statement for words in ("IF NOT EXISTS", "IF EXISTS", "MERGE")), statement
+            repeatable = ("IF NOT EXISTS", "IF EXISTS", "MERGE", " DELETE ", " IS NULL ", " = '' ")
+            assert any(words in statement for words in repeatable), statement
 
 
 def test_every_label_of_the_memory_has_its_unique_key() -> None:

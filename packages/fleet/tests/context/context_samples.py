@@ -3,9 +3,14 @@
 import datetime as dt
 from typing import Any
 
+from fleet.context import projection
 from fleet_wire import events, ids
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.timezone.utc)
+
+
+def arriving(event: Any, born: str = "b") -> projection.Arriving:
+    return projection.arriving(event, event.story_id, born, NOW)
 
 
 def story_created(story_id: str, **changes: Any) -> events.StoryCreated:

@@ -47,7 +47,7 @@ async def publish(event: events.Event) -> None:
 async def a_plan(store: Graph, unique: Callable[[str], str]) -> domain.ContextRequest:
     story, plan = unique("story"), unique("plan")
     await graph.record(
-        store, [graph.arriving(samples.plan_approved(story, plan, [samples.task("api")]), story, unique("born"))]
+        store, [samples.arriving(samples.plan_approved(story, plan, [samples.task("api")]), unique("born"))]
     )
     return domain.checked(story, plan, "api", "DEV", "build", 2000, [])
 
@@ -88,7 +88,7 @@ async def test_a_write_behind_its_back_cannot_make_it_serve_what_is_stale(
     request = await a_plan(store, unique)
     stale, _ = await handlers.get_context(request, reading.reader(store), cache)
     decided = samples.completed(request.story_id, request.plan_id, "arch", "ARCHITECT")
-    await graph.record(store, [graph.arriving(decided, request.story_id, "b")])  # and nobody tells the cache
+    await graph.record(store, [samples.arriving(decided)])  # and nobody tells the cache
     fresh, cached = await handlers.get_context(request, reading.reader(store), cache)
     assert not cached
     assert (stale.version, fresh.version) == (1, 2)

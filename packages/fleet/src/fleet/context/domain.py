@@ -78,7 +78,9 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Plan and story are empty for one that an ad-hoc deliberation made."""
+    """Plan and story are empty for one that an ad-hoc deliberation made. `kind` is council for a deliberation's; a person's,
+    `decided_by` them, is an override or a constraint and has no deliberation and no winner. One that was overruled says
+    by which; `relies_on_superseded` names the overruled ones that it depends on, directly or through others."""
 
     decision_id: str
     deliberation_id: str
@@ -94,6 +96,10 @@ class Decision:
     score: float
     margin: float
     decided_at: dt.datetime
+    kind: str = "council"
+    decided_by: str = ""
+    superseded_by: str = ""
+    relies_on_superseded: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +158,11 @@ def task_key(plan_id: str, task_id: str) -> str:
 def proposal_key(deliberation_id: str, agent_id: str) -> str:
     """Id of a proposal's node."""
     return f"{deliberation_id}/{agent_id}"
+
+
+def check_key(deliberation_id: str, agent_id: str, name: str) -> str:
+    """Id of the node of one check of a proposal."""
+    return f"{proposal_key(deliberation_id, agent_id)}/{name}"
 
 
 def checked(

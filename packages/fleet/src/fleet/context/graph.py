@@ -1,30 +1,30 @@
 """The memory in the graph database: what events write. Plain Cypher, the same on Neo4j and on the embedded server.
 
-(Story)-[:HAS_PLAN]->(Plan)-[:HAS_TASK]->(Task)-[:DEPENDS_ON]->(Task), (Task)-[:DELIBERATED_IN]->(Deliberation),
-(Deliberation)-[:HAS_PROPOSAL]->(Proposal), (Deliberation)-[:DECIDED]->(Decision)-[:CHOSE]->(Proposal),
-(Proposal)-[:DISSENTS_FROM {content, argument}]->(Decision)-[:BASED_ON]->(Decision).
+(Story)-[:HAS_PLAN]->(Plan)-[:HAS_TASK]->(Task)-[:DEPENDS_ON]->(Task)
+(Deliberation)-[:DELIBERATES]->(Task), (Deliberation)-[:DECIDED]->(Decision)-[:AFFECTS]->(Story)
+(Agent)-[:PROPOSED]->(Proposal)-[:CHECKED]->(Check), (Proposal)-[:SUPPORTS]->(Decision) where it won,
+(Proposal)-[:DISSENTS {content, argument}]->(Decision), (Decision)-[:DEPENDS_ON]->(Decision)
 
-Every event leaves an (Arrival) with its message id, its content's fingerprint and the version it gave its story. An event that
-comes again finds its Arrival and writes nothing; so does another content under the same id: the first one stays. An event
-that comes before the one it refers to makes nodes with nothing but their ids, which the later one fills.
+Every event leaves an (Event) with its message id, its content's fingerprint, the version it gave its story, and what the
+story's timeline shows of it. An event that comes again finds it and writes nothing; so does another content under the same id:
+the first one stays. An event that comes before the one it refers to makes nodes with nothing but their ids, which the later one
+fills.
 
 Nodes are named with MERGE in every statement, also where they must be there: on the embedded server a MATCH may miss what the
-same transaction has just merged while others merge the same, and a statement on nothing would go unnoticed.
+same transaction has just merged while others merge the same, and a statement on nothing would go unnoticed. Relations that
+no other event can make are created, since the Event guards them: a MERGE would look through all that an agent ever proposed.
 """
 
 import dataclasses
-import datetime as dt
-import hashlib
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
-import msgspec
 import neo4j
 
 from fleet.bolt import Graph, rows
-from fleet.context import domain
-from fleet.deliberation.plan_rules import tasks_of
-from fleet_wire import events
+from fleet.context import reliance
+from fleet.context.projection import Arriving, Writing, writing
 from fleet_wire.errors import Invalid
 
 KEYS = {
@@ -32,33 +32,35 @@ KEYS = {
     "Plan": "plan_id",
     "Task": "key",
     "Deliberation": "deliberation_id",
+    "Agent": "agent_id",
     "Proposal": "key",
+    "Check": "key",
     "Decision": "decision_id",
-    "Arrival": "event",
+    "Event": "event_id",
 }
 """Each label and the property that is unique in it."""
 
 # A write to the story comes first: it makes other writers of this story wait for, or fail after, this one.
 _OPEN = """
-UNWIND $arrivals AS e
+UNWIND $events AS e
 MERGE (s:Story {story_id: e.story_id}) ON CREATE SET s.version = 0, s.born = e.born
 SET s.lock = true
-MERGE (a:Arrival {event: e.event})
-RETURN e.event AS event, a.fingerprint AS fingerprint, a.version AS version,
+MERGE (a:Event {event_id: e.event_id})
+RETURN e.event_id AS event_id, a.fingerprint AS fingerprint, a.version AS version,
        s.text_version AS text_version, s.text_plan AS text_plan, s.state_version AS state_version"""
 _CLOSE = """
-UNWIND $arrivals AS e
-MERGE (s:Story {story_id: e.story_id}) SET s += e.values, s.version = s.version + 1
-MERGE (a:Arrival {event: e.event}) SET a.fingerprint = e.fingerprint, a.version = s.version
-RETURN e.event AS event, a.version AS version"""
+UNWIND $events AS e
+MERGE (s:Story {story_id: e.story_id}) SET s += e.story, s.version = s.version + 1
+MERGE (a:Event {event_id: e.event_id}) SET a += e.values, a.version = s.version
+RETURN e.event_id AS event_id, a.version AS version"""
 _OPEN_WITHOUT_STORY = """
-UNWIND $arrivals AS e
-MERGE (a:Arrival {event: e.event})
-RETURN e.event AS event, a.fingerprint AS fingerprint, a.version AS version"""
+UNWIND $events AS e
+MERGE (a:Event {event_id: e.event_id})
+RETURN e.event_id AS event_id, a.fingerprint AS fingerprint, a.version AS version"""
 _CLOSE_WITHOUT_STORY = """
-UNWIND $arrivals AS e
-MERGE (a:Arrival {event: e.event}) SET a.fingerprint = e.fingerprint, a.version = 0
-RETURN e.event AS event, a.version AS version"""
+UNWIND $events AS e
+MERGE (a:Event {event_id: e.event_id}) SET a += e.values, a.version = 0
+RETURN e.event_id AS event_id, a.version AS version"""
 _SET_PLANS = """
 UNWIND $plans AS e
 MERGE (s:Story {story_id: e.story_id})
@@ -77,21 +79,27 @@ _SET_DECISIONS = """
 UNWIND $decisions AS e
 MERGE (d:Deliberation {deliberation_id: e.deliberation_id}) SET d += e.deliberation
 MERGE (c:Decision {decision_id: e.decision_id}) SET c += e.decision
-MERGE (d)-[:DECIDED]->(c)
-FOREACH (proposal IN e.proposals |
-  MERGE (p:Proposal {key: proposal.key}) SET p += proposal.values
-  MERGE (d)-[:HAS_PROPOSAL]->(p))
-MERGE (w:Proposal {key: e.winner})
-MERGE (c)-[:CHOSE]->(w)
-FOREACH (entry IN e.dissent |
-  MERGE (o:Proposal {key: entry.key})
-  MERGE (o)-[r:DISSENTS_FROM]->(c) SET r.content = entry.content, r.argument = entry.argument)
-FOREACH (id IN e.based_on |
-  MERGE (b:Decision {decision_id: id})
-  MERGE (c)-[:BASED_ON]->(b))
+CREATE (d)-[:DECIDED]->(c)
+FOREACH (id IN e.stories |
+  MERGE (s:Story {story_id: id})
+  CREATE (c)-[:AFFECTS]->(s))
 FOREACH (key IN e.tasks |
   MERGE (t:Task {key: key})
-  MERGE (t)-[:DELIBERATED_IN]->(d))"""
+  CREATE (d)-[:DELIBERATES]->(t))"""
+_SET_PROPOSALS = """
+UNWIND $proposals AS e
+MERGE (a:Agent {agent_id: e.agent_id})
+MERGE (p:Proposal {key: e.key}) SET p += e.values
+CREATE (a)-[:PROPOSED]->(p)
+FOREACH (check IN e.checks |
+  MERGE (k:Check {key: check.key}) SET k += check.values
+  CREATE (p)-[:CHECKED]->(k))
+FOREACH (id IN e.supports |
+  MERGE (c:Decision {decision_id: id})
+  CREATE (p)-[:SUPPORTS]->(c))
+FOREACH (entry IN e.dissents |
+  MERGE (c:Decision {decision_id: entry.decision_id})
+  CREATE (p)-[:DISSENTS {content: entry.content, argument: entry.argument}]->(c))"""
 MOST_AT_ONCE = 32
 """Events in one transaction."""
 
@@ -106,43 +114,6 @@ class Recorded:
     same: bool
 
 
-def stamp(moment: dt.datetime) -> str:
-    """A moment as stored: UTC with microseconds, so that the order of the texts is the order in time."""
-    return moment.astimezone(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Arriving:
-    """An event to be recorded, under its name and with the fingerprint of its content. `story_id` is empty where it belongs to
-    none, `born` marks the story's node if this makes it."""
-
-    event: events.Event
-    name: str
-    fingerprint: str
-    story_id: str
-    born: str
-
-    @property
-    def turn(self) -> str:
-        """Events with the same turn are written one after the other: only the first to commit wins, the others begin again."""
-        return self.story_id or self.name
-
-
-def arriving(event: events.Event, story_id: str, born: str) -> Arriving:
-    """An event to be recorded. Its fingerprint is of what came, whatever a later release would take out of it."""
-    fingerprint = hashlib.sha256(msgspec.json.encode(event)).hexdigest()
-    return Arriving(event, event.message_id(), fingerprint, story_id, born)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Writing:
-    """What an event says, as the statements take it."""
-
-    story: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    plans: tuple[Mapping[str, Any], ...] = ()
-    decisions: tuple[Mapping[str, Any], ...] = ()
-
-
 async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
     """Writes events in one transaction, each once, and answers in their order. No two may have the same turn.
 
@@ -154,7 +125,7 @@ async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
 
     async def work(tx: neo4j.AsyncManagedTransaction) -> list[Recorded]:
         found = await _opened(tx, ordered)
-        new = {one: _writing(one.event, found[one.name]) for one in ordered if found[one.name]["fingerprint"] is None}
+        new = {one: writing(one.event, found[one.name]) for one in ordered if found[one.name]["fingerprint"] is None}
         await _fill(tx, list(new.values()))
         versions = await _closed(tx, new)
         return [
@@ -171,25 +142,25 @@ async def _opened(tx: neo4j.AsyncManagedTransaction, batch: Sequence[Arriving]) 
     """What is known of each event and of its story, by the event's name."""
     found: dict[str, dict[str, Any]] = {}
     for statement, group in _by_story(batch, _OPEN, _OPEN_WITHOUT_STORY):
-        arrivals = [{"event": one.name, "story_id": one.story_id, "born": one.born} for one in group]
-        found |= {row["event"]: row for row in await rows(tx, statement, arrivals=arrivals)}
+        opening = [{"event_id": one.name, "story_id": one.story_id, "born": one.born} for one in group]
+        found |= {row["event_id"]: row for row in await rows(tx, statement, events=opening)}
     return found
 
 
-async def _closed(tx: neo4j.AsyncManagedTransaction, written: Mapping[Arriving, "_Writing"]) -> dict[str, int]:
+async def _closed(tx: neo4j.AsyncManagedTransaction, written: Mapping[Arriving, Writing]) -> dict[str, int]:
     """Notes what arrived, and gives each story its text and its next version: that version, by the event's name."""
     found: dict[str, int] = {}
     for statement, group in _by_story(list(written), _CLOSE, _CLOSE_WITHOUT_STORY):
-        arrivals = [
+        closing = [
             {
-                "event": one.name,
+                "event_id": one.name,
                 "story_id": one.story_id,
-                "fingerprint": one.fingerprint,
-                "values": written[one].story,
+                "values": {**one.milestone, "fingerprint": one.fingerprint},
+                "story": written[one].story,
             }
             for one in group
         ]
-        found |= {row["event"]: row["version"] for row in await rows(tx, statement, arrivals=arrivals)}
+        found |= {row["event_id"]: row["version"] for row in await rows(tx, statement, events=closing)}
     return found
 
 
@@ -201,144 +172,17 @@ def _by_story(batch: Sequence[Arriving], with_story: str, without: str) -> list[
     return [(statement, group) for statement, group in groups if group]
 
 
-async def _fill(tx: neo4j.AsyncManagedTransaction, writing: Sequence[_Writing]) -> None:
-    if plans := [plan for one in writing for plan in one.plans]:
+async def _fill(tx: neo4j.AsyncManagedTransaction, written: Sequence[Writing]) -> None:
+    if plans := [plan for one in written for plan in one.plans]:
         for plan in await rows(tx, _SET_PLANS, plans=plans):
             if plan["owner"] != plan["wanted"]:
                 raise Invalid(
                     f"story_id: plan {plan['plan_id']} belongs to story {plan['owner']}, not to {plan['wanted']}"
                 )
-    if decisions := [decision for one in writing for decision in one.decisions]:
+    if decisions := [decision for one in written for decision in one.decisions]:
         await rows(tx, _SET_DECISIONS, decisions=decisions)
-
-
-def _writing(event: events.Event, story: Mapping[str, Any]) -> _Writing:
-    """What the event says; `story` is the state its story is in."""
-    match event:
-        case events.StoryCreated():
-            return _Writing(_text(story, 0, "", {"title": event.title, "brief": event.brief}))
-        case events.StoryTransitioned():
-            if story["state_version"] is not None and event.version <= story["state_version"]:
-                return _Writing()
-            return _Writing({"state": event.to_state, "state_version": event.version, "state_actor": event.actor})
-        case events.PlanApproved():
-            text = _text(story, event.plan_version, event.plan_id, msgspec.to_builtins(event.story))
-            return _Writing(text, plans=(_plan(event),))
-        case events.DeliberationCompleted():
-            return _Writing(plans=_plan_of(event), decisions=(_decision(event),))
-    raise Invalid(f"{event.TYPE} is nothing that the memory records")
-
-
-def _text(story: Mapping[str, Any], version: int, plan_id: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The story's text: that of its newest plan, whatever came first."""
-    if story["text_version"] is not None and (version, plan_id) <= (story["text_version"], story["text_plan"]):
-        return {}
-    return {**values, "text_version": version, "text_plan": plan_id}
-
-
-def _plan(event: events.PlanApproved) -> dict[str, Any]:
-    plan = event.plan_id
-    values = {
-        "plan_version": event.plan_version,
-        "approved_by": event.approved_by,
-        "approved_at": stamp(event.approved_at),
-    }
-    tasks = [
-        {
-            "key": domain.task_key(plan, task.task_id),
-            "values": {
-                "plan_id": plan,
-                "task_id": task.task_id,
-                "place": place,
-                "title": task.title,
-                "description": task.description,
-                "role": task.role,
-                "requirements": task.requirements,
-                "acceptance": task.acceptance,
-                "protocol": task.protocol,
-            },
-        }
-        for place, task in enumerate(tasks_of(event))
-    ]
-    edges = [
-        {"task": domain.task_key(plan, task.task_id), "other": domain.task_key(plan, other)}
-        for task in tasks_of(event)
-        for other in task.depends_on
-    ]
-    return {"story_id": event.story_id, "plan_id": plan, "values": values, "tasks": tasks, "edges": edges}
-
-
-def _plan_of(event: events.DeliberationCompleted) -> tuple[dict[str, Any], ...]:
-    """The plan and the task that a decision belongs to, by their ids; the plan's own event says the rest."""
-    if not event.plan_id:
-        return ()
-    names = {"plan_id": event.plan_id, "task_id": event.task_id}
-    task = {"key": domain.task_key(event.plan_id, event.task_id), "values": names}
-    return ({"story_id": event.story_id, "plan_id": event.plan_id, "values": {}, "tasks": [task], "edges": []},)
-
-
-def _decision(event: events.DeliberationCompleted) -> dict[str, Any]:
-    text = event.decision
-    belongs = {"story_id": event.story_id, "plan_id": event.plan_id, "task_id": event.task_id, "role": event.role}
-    deliberation = {
-        **belongs,
-        "protocol": event.protocol,
-        "decided_at": stamp(event.decided_at),
-        "duration_seconds": event.duration_seconds,
-        "prompt_tokens": event.usage.prompt,
-        "completion_tokens": event.usage.completion,
-        "cached_tokens": event.usage.cached,
-        "missing": _json(event.missing),
-        "how": _json(domain.how(event)),
-    }
-    decision = {
-        **belongs,
-        "deliberation_id": event.deliberation_id,
-        "protocol": event.protocol,
-        "winner": event.winner,
-        "title": text.title,
-        "content": text.content,
-        "rationale": text.rationale,
-        "words": domain.searched(f"{text.title}\n{text.content}"),
-        "score": next(entry.score for entry in event.ranking if entry.agent_id == event.winner),
-        "margin": event.margin,
-        "decided_at": stamp(event.decided_at),
-    }
-    proposals = [
-        {
-            "key": domain.proposal_key(event.deliberation_id, entry.agent_id),
-            "values": {
-                "agent_id": entry.agent_id,
-                "rank": entry.rank,
-                "score": entry.score,
-                "checks": _json(entry.checks),
-                "content": entry.content,
-                "content_cut": entry.content_cut,
-                "revised": entry.revised,
-            },
-        }
-        for entry in event.ranking
-    ]
-    dissent = [
-        {
-            "key": domain.proposal_key(event.deliberation_id, entry.agent_id),
-            "content": entry.content,
-            "argument": entry.argument,
-        }
-        for entry in event.dissent
-    ]
-    return {
-        "deliberation_id": event.deliberation_id,
-        "decision_id": event.decision_id,
-        "deliberation": deliberation,
-        "decision": decision,
-        "proposals": proposals,
-        "winner": domain.proposal_key(event.deliberation_id, event.winner),
-        "dissent": dissent,
-        "based_on": event.based_on,
-        "tasks": [domain.task_key(event.plan_id, event.task_id)] if event.plan_id else [],
-    }
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+        # In one order in all replicas: most councils have the same agents.
+        proposals = [proposal for one in written for proposal in one.proposals]
+        await rows(tx, _SET_PROPOSALS, proposals=sorted(proposals, key=itemgetter("agent_id", "key")))
+    if bases := [base for one in written for base in one.bases]:
+        await reliance.rely(tx, bases)

@@ -8,16 +8,16 @@ import structlog
 
 from fleet.batching import Batches
 from fleet.bolt import Graph, is_answer
-from fleet.context import domain, graph, reading
+from fleet.context import domain, graph, projection, reading
 from fleet.context.cache import ContextCache
 from fleet.deliberation.plan_rules import tasks_of
-from fleet_wire import events
+from fleet_wire import clock, events
 from fleet_wire.errors import Invalid
 
 log = structlog.get_logger(__name__)
 
 Publish = Callable[[events.Event], Awaitable[object]]
-Recorder = Batches[graph.Arriving, graph.Recorded]
+Recorder = Batches[projection.Arriving, graph.Recorded]
 Remembered = events.StoryCreated | events.StoryTransitioned | events.PlanApproved | events.DeliberationCompleted
 
 
@@ -43,7 +43,8 @@ async def remember(event: Remembered, record: Recorder, cache: ContextCache, pub
         names |= {"plan_id": event.plan_id, "deliberation_id": event.deliberation_id}
         changed += [event.deliberation_id, event.decision_id]
         changed += [domain.proposal_key(event.deliberation_id, entry.agent_id) for entry in event.ranking]
-    recorded = await record.ask(graph.arriving(event, event.story_id, born=uuid.uuid4().hex))
+    arriving = projection.arriving(event, event.story_id, born=uuid.uuid4().hex, now=clock.now())
+    recorded = await record.ask(arriving)
     if not recorded.same:
         log.warning("another content under a known id was kept out", event_id=event.message_id(), **names)
         return

@@ -32,28 +32,33 @@ MATCH (s:Story {story_id: q.story_id})
 WITH q, s, s.born AS born, s.version AS version
 OPTIONAL MATCH (p:Plan {plan_id: q.plan_id})
 OPTIONAL MATCH (t:Task {key: q.key})
-OPTIONAL MATCH (t)-[:DEPENDS_ON]->(:Task)-[:DELIBERATED_IN]->(:Deliberation)-[:DECIDED]->(d:Decision)
+OPTIONAL MATCH (t)-[:DEPENDS_ON]->(:Task)<-[:DELIBERATES]-(:Deliberation)-[:DECIDED]->(d:Decision)
 WITH q, s, born, version, p, t, collect(d) AS depended_on
-OPTIONAL MATCH (s)-[:HAS_PLAN]->(:Plan)-[:HAS_TASK]->(:Task)-[:DELIBERATED_IN]->(:Deliberation)-[:DECIDED]->(v:Decision)
-WHERE v.role IN q.roles
+OPTIONAL MATCH (v:Decision)-[:AFFECTS]->(s)
+WHERE v.role IN q.roles AND v.superseded_by IS NULL
+WITH q, s, born, version, p, t, depended_on, v ORDER BY v.decided_at DESC, v.decision_id
 RETURN q.number AS number, born, version, s, p.plan_version AS plan_version, p.story_id AS owner, t, depended_on,
-       collect(v) AS visible"""
+       collect(v)[..$most] AS visible"""
 _REQUIRED = """
 UNWIND $requests AS q UNWIND q.required AS id
 MATCH (c:Decision {decision_id: id}) WHERE c.decided_at IS NOT NULL
 RETURN q.number AS number, c"""
 MOST_AT_ONCE = 32
 """Requests in one query."""
+MOST_VISIBLE = 64
+"""Decisions that a role sees without depending on them: the newest ones."""
 _DECISION = "MATCH (c:Decision {decision_id: $decision_id}) WHERE c.decided_at IS NOT NULL RETURN c"
 _DELIBERATION = "MATCH (d:Deliberation {deliberation_id: $deliberation_id}) RETURN d"
 _PROPOSALS = """
-MATCH (d:Deliberation {deliberation_id: $deliberation_id})-[:HAS_PROPOSAL]->(p:Proposal)
-RETURN p ORDER BY p.rank, p.agent_id"""
+MATCH (p:Proposal {deliberation_id: $deliberation_id})
+OPTIONAL MATCH (p)-[:CHECKED]->(k:Check)
+WITH p, k ORDER BY k.place
+RETURN p, collect(k) AS checks ORDER BY p.rank, p.agent_id"""
 _DISSENT = """
-MATCH (p:Proposal)-[r:DISSENTS_FROM]->(c:Decision {decision_id: $decision_id})
+MATCH (p:Proposal)-[r:DISSENTS]->(c:Decision {decision_id: $decision_id})
 RETURN p.agent_id AS agent_id, r.content AS content, r.argument AS argument ORDER BY p.rank, p.agent_id"""
 _BASED_ON = """
-MATCH (c:Decision {decision_id: $decision_id})-[:BASED_ON]->(b:Decision)
+MATCH (c:Decision {decision_id: $decision_id})-[:DEPENDS_ON]->(b:Decision)
 RETURN b.decision_id AS id ORDER BY b.decision_id"""
 _SEARCH = """
 MATCH (c:Decision)
@@ -194,7 +199,7 @@ async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> lis
         }
         for number, request in enumerate(requests)
     ]
-    found = {row["number"]: row for row in await graph.ask(_FACTS, requests=asked)}
+    found = {row["number"]: row for row in await graph.ask(_FACTS, requests=asked, most=MOST_VISIBLE)}
     required: dict[int, list[domain.Decision]] = {}
     if wanting := [one for one in asked if one["required"]]:
         for row in await graph.ask(_REQUIRED, requests=wanting):
@@ -243,7 +248,7 @@ async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Expla
     task = await rows(tx, _TASK, key=domain.task_key(decision.plan_id, decision.task_id))
     return Explanation(
         decision=decision,
-        proposals=tuple(_proposal(row["p"]) for row in await rows(tx, _PROPOSALS, **deliberation)),
+        proposals=tuple(_proposal(row["p"], row["checks"]) for row in await rows(tx, _PROPOSALS, **deliberation)),
         dissent=tuple(
             events.Dissent(agent_id=row["agent_id"], content=row["content"], argument=row["argument"] or "")
             for row in await rows(tx, _DISSENT, decision_id=decision_id)
@@ -264,8 +269,11 @@ def _decisions(nodes: list[dict[str, Any]]) -> tuple[domain.Decision, ...]:
 
 
 def _decision(node: dict[str, Any]) -> domain.Decision:
-    fields = {field.name: node[field.name] for field in dataclasses.fields(domain.Decision)}
-    return domain.Decision(**{**fields, "decided_at": dt.datetime.fromisoformat(node["decided_at"])})
+    names = (field.name for field in dataclasses.fields(domain.Decision))
+    fields = {name: value for name in names if (value := node.get(name)) is not None}
+    fields["decided_at"] = dt.datetime.fromisoformat(node["decided_at"])
+    fields["relies_on_superseded"] = tuple(node.get("relies_on_superseded") or ())
+    return domain.Decision(**fields)
 
 
 def _story(node: dict[str, Any]) -> domain.Story:
@@ -283,12 +291,14 @@ def _task(node: dict[str, Any]) -> domain.Task:
     )
 
 
-def _proposal(node: dict[str, Any]) -> Proposal:
+def _proposal(node: dict[str, Any], checks: list[dict[str, Any]]) -> Proposal:
+    # A proposal of an earlier release holds its checks as JSON.
+    found = checks or msgspec.json.decode(node.get("checks") or "[]")
     return Proposal(
         agent_id=node["agent_id"],
         rank=node["rank"],
         score=node["score"],
-        checks=msgspec.json.decode(node["checks"], type=tuple[events.Check, ...]),
+        checks=msgspec.convert(found, tuple[events.Check, ...]),
         content=node["content"],
         content_cut=node["content_cut"],
         revised=bool(node.get("revised")),
