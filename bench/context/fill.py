@@ -9,7 +9,8 @@ from bench.context.budget import PLANS, TASKS
 from bench.measure import Say
 from fleet.bolt import Graph
 from fleet.context import graph as memory
-from fleet_wire import events
+from fleet.context.projection import arriving
+from fleet_wire import clock, events
 
 AT_ONCE = 200
 """Events in one transaction, each of another story."""
@@ -32,7 +33,7 @@ async def fill(graph: Graph, stories: int, say: Say) -> float:
             chunk = waiting.pop()
             for batch in _history(chunk):
                 recorded = await memory.record(
-                    graph, [memory.arriving(event, event.story_id, f"born-{event.story_id}") for event in batch]
+                    graph, [arriving(event, event.story_id, f"born-{event.story_id}", clock.now()) for event in batch]
                 )
                 assert all(one.new for one in recorded), "the graph was not empty"
                 written += sum(isinstance(event, events.DeliberationCompleted) for event in batch)

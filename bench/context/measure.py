@@ -20,8 +20,9 @@ from bench.context.fill import counts, fill
 from bench.context.running import Running
 from bench.measure import Say
 from fleet.context import graph as memory
+from fleet.context.projection import arriving
 from fleet_wire import bus as buses
-from fleet_wire import events
+from fleet_wire import clock, events
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
 from fleet_wire.rpc import channel
 
@@ -138,7 +139,7 @@ async def _writes(running: Running, budget: Budget, say: Say) -> dict[str, Any]:
 
     async def transaction() -> None:
         event = corpus.decided(next(stories) % budget.stories, PLANS - 1, corpus.OPEN[0])
-        [recorded] = await memory.record(running.graph, [memory.arriving(event, event.story_id, "")])
+        [recorded] = await memory.record(running.graph, [arriving(event, event.story_id, "", clock.now())])
         if not recorded.new:
             raise Wrong("it was there already")
 
