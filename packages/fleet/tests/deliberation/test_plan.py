@@ -255,3 +255,28 @@ def _used(reserved: Budget, data: st.DataObject) -> Budget:
     share = data.draw(st.sampled_from([0, 0.5, 1]))
     given_ = msgspec.to_builtins(reserved)
     return Budget(**{name: type(most)((most or 3) * share) for name, most in given_.items()})
+
+
+def flagged(state: Plan, name: str, number: int = 1, by: tuple[str, ...] = ("dec-old",)) -> Plan:
+    return advance(state, rules.Flagged(ids.deliberation_id("p1", name, number), by))
+
+
+def test_what_relies_on_a_superseded_decision_stays_decided_and_says_so() -> None:
+    state = ended(plan(task("a"), task("b", "a")), "a")
+    state = flagged(flagged(state, "a"), "a", by=("dec-older",))
+    assert state.tasks[0].relies_on_superseded == ("dec-old", "dec-older")
+    assert status_of(state) == {"a": "decided", "b": "waiting"} and state.tasks[1].relies_on_superseded == ()
+    assert flagged(state, "a") == state
+
+
+def test_the_flag_may_come_before_the_plan_knows_of_the_decision() -> None:
+    state = ended(flagged(plan(task("a")), "a"), "a")
+    assert (state.tasks[0].status, state.tasks[0].relies_on_superseded) == ("decided", ("dec-old",))
+
+
+def test_a_person_may_retry_what_was_decided_on_superseded_ground_and_nothing_else_that_is_decided() -> None:
+    state = ended(plan(task("a"), task("d")), "a")
+    assert "task a is decided" in rules.retry_refused(state, "a")
+    again = advance(flagged(state, "a"), rules.Retried("a", 1))
+    assert (again.tasks[0].number, again.tasks[0].status, again.tasks[0].relies_on_superseded) == (2, "running", ())
+    assert flagged(again, "a", number=1) == again

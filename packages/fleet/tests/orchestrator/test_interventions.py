@@ -13,10 +13,11 @@ from fleet.deliberation.plan import Plan
 from fleet.deliberation.requests import JobRequest
 from fleet.deliberation.state import Deliberation
 from fleet.orchestrator import main
+from fleet.orchestrator.messages import plan_message
 from fleet_wire import ids
 from fleet_wire.bus import Bus
 from fleet_wire.errors import NotFound, Precondition
-from fleet_wire.events import AgentResult, Budget, PlanCompleted
+from fleet_wire.events import AgentResult, Budget, ContextUpdated, PlanCompleted
 
 COMPLETED = "orchestration.deliberation.completed"
 FAILED = "orchestration.deliberation.failed"
@@ -256,3 +257,42 @@ async def test_the_marker_of_what_has_ended_is_gone_and_a_stray_one_is_swept(
 
 async def _no_markers(parts: main.Parts) -> bool:
     return not await parts.sweep.live.names() and not await parts.sweep.live_plans.names()
+
+
+async def test_a_decision_on_superseded_ground_is_shown_and_runs_again_only_when_a_person_asks(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    async with replica(own_nats.url, peers) as parts:
+        await server.publish(approved("p1", task("a"), task("b")))
+        await until(lambda: published(server, PLAN_COMPLETED))
+        ruled = ids.decision_id(deliberation_id("p1", "a"))
+        told = ContextUpdated(
+            story_id="another-story",
+            plan_id="",
+            deliberation_id="",
+            changed=["dec-ruling"],
+            version=7,
+            hash="h7",
+            superseded=["dec-base"],
+            flagged=[ruled, "dec-ruling", "dec-delib-of-nobody"],
+        )
+        await server.publish(told)
+
+        async def relying() -> dict[str, list[str]]:
+            answer = plan_message(await parts.requests.plan("p1"))
+            return {one.task_id: list(one.relies_on_superseded) for one in answer.tasks if one.relies_on_superseded}
+
+        await until(relying)
+        assert await relying() == {"a": ["dec-base"]}
+        assert await harness.count(server, COMPLETED) == 2
+        with pytest.raises(Precondition, match="task b is decided"):
+            await parts.use_cases.interventions.retry_task("p1", "b")
+        peers.plan_book.plans = [approved("p1", task("a"), task("b"))]
+        plan, _ = await parts.use_cases.interventions.retry_task("p1", "a")
+        assert plan.tasks[0].number == 2
+        await until(lambda: _twice(server))
+        assert await relying() == {}
+
+
+async def _twice(server: Bus) -> bool:
+    return await harness.count(server, PLAN_COMPLETED) == 2

@@ -14,6 +14,8 @@ ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
 ROLES = ("DEV", "QA", "ARCHITECT", "DEVOPS", "DATA")
 DELIBERATION = "delib"
 """What the ids of deliberations begin with."""
+DECISION = "dec"
+"""What the ids of decisions begin with."""
 AGENT = "agent"
 """What the ids of agents begin with."""
 
@@ -57,7 +59,12 @@ def job_id(deliberation: str, phase: str, agent: str, item: str, attempt: int) -
 
 def decision_id(deliberation: str) -> str:
     """Id of the one decision a deliberation can end in."""
-    return f"dec-{deliberation}"
+    return f"{DECISION}-{deliberation}"
+
+
+def deliberation_of(decision: str) -> str:
+    """The deliberation that can end in this decision; of a person's ruling, an id that is no deliberation's."""
+    return decision[len(DECISION) + 1 :]
 
 
 def agent_id(role: str, number: int) -> str:

@@ -44,7 +44,7 @@ def plan(answer: planning_pb2.GetPlanResponse) -> RenderableType:
 
 
 def plan_progress(answer: orchestrator_pb2.GetPlanProgressResponse) -> RenderableType:
-    """How far each task is, and why one failed or was skipped."""
+    """How far each task is, why one failed or was skipped, and which rely on what was superseded."""
     times = f"{tables.moment(answer.started_at)} to {tables.moment(answer.ended_at) or 'now'}"
     facts = [
         ("plan", f"{answer.plan_id}, {answer.state}, round {answer.round or 1}"),
@@ -56,7 +56,10 @@ def plan_progress(answer: orchestrator_pb2.GetPlanProgressResponse) -> Renderabl
     ]
     table = tables.table("task", "role", "state", "try", "deliberation", "why")
     for task in answer.tasks:
-        cells = (task.task_id, task.role, task.state, str(task.number or 1), task.deliberation_id, task.reason)
+        why = (
+            f"relies on superseded {', '.join(task.relies_on_superseded)}" if task.relies_on_superseded else task.reason
+        )
+        cells = (task.task_id, task.role, task.state, str(task.number or 1), task.deliberation_id, why)
         table.add_row(*(Text(safe.line(cell)) for cell in cells))
     return Group(tables.facts(facts), table)
 

@@ -31,7 +31,8 @@ def retry(
     task_id: Annotated[str, typer.Argument(metavar="TASK", help="The task's id in its plan.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Run a failed or cancelled task again, as its next try; tasks that were skipped because of it wait for it again.
+    """Run a failed or cancelled task again, or a decided one that relies on a superseded decision, as its next try; tasks that
+    were skipped because of it wait for it again.
 
     Example:  fleet task retry plan-3f2a slug
     """

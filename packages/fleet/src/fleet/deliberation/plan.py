@@ -4,6 +4,7 @@
               ├──something it depends on failed or was skipped, or the plan was cancelled──▶ skipped
               └──the budget never will──▶ failed
            failed | skipped ──retried──▶ waiting, as its next try, and with it what depends on it and was skipped
+           decided, and relies on what was superseded ──retried──▶ waiting, as its next try
 
 A task starts only when the decisions it depends on are in the graph. That it runs stands in the record before its deliberation
 is saved, so that no cancelling and no second replica can miss it. Whoever folds in the last task's end, the plan is closed
@@ -27,7 +28,8 @@ LOST = ("failed", "skipped")
 
 
 class TaskProgress(Struct, frozen=True, kw_only=True):
-    """One task. `number` is the try it is in, from 1; `remembered` says that its decision is in the graph.
+    """One task. `number` is the try it is in, from 1; `remembered` says that its decision is in the graph, and
+    `relies_on_superseded` which decisions below that one were superseded since.
 
     While it runs, `started` says that its deliberation is saved, `reserved` is what that may use, and `cancelling`, where it
     is not empty, is why it is still to be cancelled.
@@ -40,6 +42,7 @@ class TaskProgress(Struct, frozen=True, kw_only=True):
     reserved: Budget = Budget()
     cancelling: str = ""
     remembered: bool = False
+    relies_on_superseded: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -81,6 +84,13 @@ class Remembered(Struct, frozen=True):
     deliberation_id: str
 
 
+class Flagged(Struct, frozen=True):
+    """What this deliberation decided relies on decisions that were superseded. It stays decided: a person may have it retried."""
+
+    deliberation_id: str
+    superseded: tuple[str, ...]
+
+
 class Cancelled(Struct, frozen=True):
     """A person wants no more of the plan: what runs is to be cancelled, what waits is skipped."""
 
@@ -110,7 +120,7 @@ class Closed(Struct, frozen=True):
     round: int
 
 
-PlanEvent = Union[TaskStarted, TaskEnded, Remembered, Cancelled, CancelSent, Retried, Closed]
+PlanEvent = Union[TaskStarted, TaskEnded, Remembered, Flagged, Cancelled, CancelSent, Retried, Closed]
 
 
 class Start(Struct, frozen=True):
@@ -154,6 +164,14 @@ def advance(plan: Plan, event: PlanEvent) -> Plan:
                 for task in plan.tasks
             )
             return _admit(replace(plan, tasks=tasks))
+        case Flagged(deliberation, superseded):
+            tasks = tuple(
+                replace(task, relies_on_superseded=tuple(sorted({*task.relies_on_superseded, *superseded})))
+                if deliberation_of(plan, task) == deliberation
+                else task
+                for task in plan.tasks
+            )
+            return replace(plan, tasks=tasks)
         case Cancelled(detail) if plan.status == "running":
             return replace(plan, tasks=tuple(_cancelled(task, detail) for task in plan.tasks))
         case CancelSent(task_id, number):
@@ -183,8 +201,11 @@ def due(plan: Plan) -> tuple[Start | Cancel | Close, ...]:
 def retry_refused(plan: Plan, task_id: str) -> str:
     """Why the task cannot be retried, as a sentence; empty where it can. Raises KeyError for one the plan does not have."""
     task = task_of(plan, task_id)
-    if task.status not in LOST:
-        return f"task {task_id} is {task.status}: only what failed or was cancelled can be tried again"
+    if task.status not in LOST and not (task.status == "decided" and task.relies_on_superseded):
+        return (
+            f"task {task_id} is {task.status}: only what failed, was cancelled, or was decided on what is superseded can be "
+            "tried again"
+        )
     below = [one for one in task.task.depends_on if task_of(plan, one).status in LOST]
     if below:
         return f"task {task_id} was skipped: try {', '.join(below)} again, which it depends on"

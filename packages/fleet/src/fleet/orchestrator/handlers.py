@@ -113,7 +113,10 @@ class Handlers:
             self.deliberation_driver.wake(state.deliberation_id)
 
     async def on_context_updated(self, event: ContextUpdated) -> None:
-        """Lets start what waited for this plan, or for this decision, to be in the graph."""
+        """Lets start what waited for this plan, or for this decision, to be in the graph, and notes which decisions rely on
+        superseded ones."""
+        for decision_id in event.flagged:
+            await self.plans.flag(decision_id, tuple(event.superseded))
         if event.plan_id and event.deliberation_id:
             await self.plans.remembered(event.plan_id, event.deliberation_id)
         elif event.plan_id:

@@ -77,6 +77,7 @@ def plan_message(plan: Plan) -> pb.GetPlanProgressResponse:
                 decision_id=ids.decision_id(rules.deliberation_of(plan, task)) if task.status == "decided" else "",
                 reason=task.reason,
                 number=task.number,
+                relies_on_superseded=task.relies_on_superseded,
             )
             for task in plan.tasks
         ],

@@ -19,6 +19,7 @@ from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
 from fleet.orchestrator.recent import Recent
 from fleet.orchestrator.starting import bench_of, new_deliberation
 from fleet.orchestrator.store import Store
+from fleet_wire import ids
 from fleet_wire.bus import Bus
 from fleet_wire.errors import Unavailable
 from fleet_wire.events import Budget, FailedTask, PlanApproved, PlanCompleted
@@ -83,6 +84,14 @@ class Plans:
         if plan is not None and any(task.task.depends_on for task in plan.tasks):
             await self.fold(plan_id, Remembered(deliberation_id))
             self.driver.wake(plan_id)
+
+    async def flag(self, decision_id: str, superseded: tuple[str, ...]) -> None:
+        """Notes that a decision relies on others that were superseded, where a plan's deliberation made it: a person's ruling, or
+        one whose record is kept no longer, concerns no plan here."""
+        deliberation_id = ids.deliberation_of(decision_id)
+        state = await self.deliberations.read(deliberation_id) if ids.is_deliberation(deliberation_id) else None
+        if state is not None and state.plan_id:
+            await self.fold(state.plan_id, rules.Flagged(state.deliberation_id, superseded))
 
     async def fold(self, plan_id: str, *events: PlanEvent) -> Plan | None:
         """Moves the saved plan by these events; None where there is no record."""

@@ -732,6 +732,7 @@ class TaskProgress(_message.Message):
     DECISION_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
+    RELIES_ON_SUPERSEDED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     title: _builtins.str
     role: _builtins.str
@@ -745,6 +746,10 @@ class TaskProgress(_message.Message):
     """Which try of the task this is, from 1."""
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def relies_on_superseded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Superseded decisions that the task's own one relies on, directly or through others. It stays decided until it is retried."""
+
     def __init__(
         self,
         *,
@@ -757,10 +762,11 @@ class TaskProgress(_message.Message):
         decision_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         number: _builtins.int = ...,
+        relies_on_superseded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "deliberation_id", b"deliberation_id", "depends_on", b"depends_on", "number", b"number", "reason", b"reason", "role", b"role", "state", b"state", "task_id", b"task_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "deliberation_id", b"deliberation_id", "depends_on", b"depends_on", "number", b"number", "reason", b"reason", "relies_on_superseded", b"relies_on_superseded", "role", b"role", "state", b"state", "task_id", b"task_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -165,7 +165,8 @@ class OrchestratorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RetryTask(self, request, context):
-        """Runs a failed or cancelled task again, as its next try, and lets what depends on it and was skipped wait for it again.
+        """Runs a failed or cancelled task again, or a decided one that relies on a superseded decision, as its next try, and lets what
+        depends on it and was skipped wait for it again.
         While that try waits or runs, a further call answers with it. FAILED_PRECONDITION for a task in another state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

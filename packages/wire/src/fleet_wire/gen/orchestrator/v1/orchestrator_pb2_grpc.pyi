@@ -54,7 +54,8 @@ class OrchestratorServiceStub:
     CancelPlan: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelPlanRequest, _orchestrator_pb2.CancelPlanResponse]
     """Cancels what runs of the plan and skips what waits; what is decided stays. FAILED_PRECONDITION where it has ended."""
     RetryTask: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.RetryTaskRequest, _orchestrator_pb2.RetryTaskResponse]
-    """Runs a failed or cancelled task again, as its next try, and lets what depends on it and was skipped wait for it again.
+    """Runs a failed or cancelled task again, or a decided one that relies on a superseded decision, as its next try, and lets what
+    depends on it and was skipped wait for it again.
     While that try waits or runs, a further call answers with it. FAILED_PRECONDITION for a task in another state.
     """
     CreateCouncil: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.CreateCouncilRequest, _orchestrator_pb2.CreateCouncilResponse]
@@ -96,7 +97,8 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     CancelPlan: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelPlanRequest, _orchestrator_pb2.CancelPlanResponse]  # type: ignore[assignment]
     """Cancels what runs of the plan and skips what waits; what is decided stays. FAILED_PRECONDITION where it has ended."""
     RetryTask: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.RetryTaskRequest, _orchestrator_pb2.RetryTaskResponse]  # type: ignore[assignment]
-    """Runs a failed or cancelled task again, as its next try, and lets what depends on it and was skipped wait for it again.
+    """Runs a failed or cancelled task again, or a decided one that relies on a superseded decision, as its next try, and lets what
+    depends on it and was skipped wait for it again.
     While that try waits or runs, a further call answers with it. FAILED_PRECONDITION for a task in another state.
     """
     CreateCouncil: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CreateCouncilRequest, _orchestrator_pb2.CreateCouncilResponse]  # type: ignore[assignment]
@@ -183,7 +185,8 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_pb2.RetryTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.RetryTaskResponse, _abc.Awaitable[_orchestrator_pb2.RetryTaskResponse]]:
-        """Runs a failed or cancelled task again, as its next try, and lets what depends on it and was skipped wait for it again.
+        """Runs a failed or cancelled task again, or a decided one that relies on a superseded decision, as its next try, and lets what
+        depends on it and was skipped wait for it again.
         While that try waits or runs, a further call answers with it. FAILED_PRECONDITION for a task in another state.
         """
 
