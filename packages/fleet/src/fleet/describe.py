@@ -50,7 +50,11 @@ def describe(event: events.Event) -> str:
             return f"plan {event.plan_id} completed: {counts}"
         case events.ContextUpdated():
             whose = event.deliberation_id or event.plan_id or event.story_id
-            return f"{whose} is in the graph, {len(event.changed)} changed, version {event.version}"
+            superseded = f"; superseded: {', '.join(event.superseded)}" if event.superseded else ""
+            flagged = f"; relying on that: {', '.join(event.flagged)}" if event.flagged else ""
+            return (
+                f"{whose} is in the graph, {len(event.changed)} changed, version {event.version}{superseded}{flagged}"
+            )
         case _:
             return event.message_id()
 

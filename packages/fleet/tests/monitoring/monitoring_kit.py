@@ -158,6 +158,20 @@ def remembered(key: str = "d1") -> events.ContextUpdated:
     )
 
 
+def overruled(*flagged: str, superseded: str = "dec-d0", deliberation_id: str = "") -> events.ContextUpdated:
+    """A person's ruling: what it supersedes, and what relies on that."""
+    return events.ContextUpdated(
+        story_id="s1",
+        plan_id="p1",
+        deliberation_id=deliberation_id,
+        changed=["dec-ruling"],
+        version=3,
+        hash="h-ruling",
+        superseded=[superseded],
+        flagged=list(flagged),
+    )
+
+
 def stamp(moment: dt.datetime) -> Timestamp:
     value = Timestamp()
     value.FromDatetime(moment)

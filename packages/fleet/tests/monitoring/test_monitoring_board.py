@@ -98,6 +98,45 @@ def test_of_two_ends_the_first_counts_whichever_is_read_first() -> None:
         assert (one["state"], one["winner"], one["agents"][1]["rank"]) == ("failed", None, None)
 
 
+RULED = [
+    seen(kit.started(), 1, 1),
+    seen(kit.completed(), 2, 2),
+    seen(kit.started("d2"), 3, 3),
+    seen(kit.completed("d2"), 4, 4),
+    seen(kit.overruled("dec-d2", "dec-long-gone", superseded="dec-d1"), 5, 5),
+    seen(kit.overruled("dec-d2"), 6, 6),
+]
+
+
+@given(st.permutations(RULED + RULED[1:]))
+def test_what_a_person_overruled_and_what_relies_on_it_is_flagged_in_any_order(history: list[Seen]) -> None:
+    board = board_of(*history)
+    first, second = shown(board), shown(board, "d2")
+    assert (first["superseded"], first["relies_on_superseded"]) == (True, [])
+    assert (second["superseded"], second["relies_on_superseded"]) == (False, ["dec-d0", "dec-d1"])
+    assert len(board.deliberations()) == 2
+
+
+def test_a_ruling_touches_the_deliberations_it_flags_and_says_so_in_the_feed() -> None:
+    board = board_of(*RULED[:4])
+    change = board.apply(RULED[4])
+    assert set(change.deliberations) == {"d1", "d2"}
+    assert change.line is not None
+    assert "superseded: dec-d1; relying on that: dec-d2, dec-long-gone" in change.line.summary
+
+
+def test_a_decision_that_arrives_on_superseded_ground_is_flagged_at_once() -> None:
+    board = board_of(*RULED[:2], seen(kit.overruled("dec-d1", deliberation_id="d1"), 3, 3))
+    assert shown(board)["relies_on_superseded"] == ["dec-d0"]
+    assert steps(board)["remembered"] is not None
+
+
+def test_the_flags_that_are_kept_are_bounded() -> None:
+    told = [seen(kit.overruled(f"dec-d{number}", superseded=f"dec-x{number}"), number) for number in range(5)]
+    board = board_of(*told, *RULED[:2], seen(kit.completed("d4"), 9), limits=Limits(flags=2))
+    assert (shown(board)["relies_on_superseded"], shown(board, "d4")["relies_on_superseded"]) == ([], ["dec-x4"])
+
+
 RUNS = [events.TestRun(test_id="a", status="passed"), events.TestRun(test_id="b", status="failed", detail="x")]
 TOURNAMENT = [
     seen(kit.started(), 1, 1),

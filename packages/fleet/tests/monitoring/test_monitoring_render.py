@@ -172,6 +172,17 @@ def test_a_card_shows_phases_why_auto_chose_checks_flips_and_what_was_skipped() 
         assert words in text, words
 
 
+def test_a_card_says_where_a_decision_stands_no_more_or_on_what_does_not() -> None:
+    board = Board()
+    for number, event in enumerate(
+        [kit.completed("d1"), kit.completed("d2"), kit.overruled("dec-d2", superseded="dec-d1")]
+    ):
+        board.apply(Seen("S", number, event.subject(), kit.at(number), kit.at(9), event))
+    cards = {one.deliberation_id: render.deliberation(views.deliberation(one)) for one in board.deliberations()}
+    assert ">superseded</span>" in cards["d1"] and "relies on" not in cards["d1"]
+    assert 'title="dec-d1">relies on superseded</span>' in cards["d2"] and ">superseded</span>" not in cards["d2"]
+
+
 def test_the_filter_wants_every_word() -> None:
     line = {
         "subject": "planning.plan.approved",

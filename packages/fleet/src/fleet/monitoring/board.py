@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import datetime as dt
 from collections.abc import Sequence
+from typing import TypeVar
 
 from fleet.describe import PROGRAM_PHASES, describe
 from fleet.monitoring.domain import (
@@ -33,7 +34,9 @@ from fleet.monitoring.domain import (
     tail,
 )
 from fleet.steps import JobSeen, proposers, step_of, steps_of_jobs
-from fleet_wire import events
+from fleet_wire import events, ids
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Limits:
     ended: int = 200
     running: int = 300
     plans: int = 500
+    flags: int = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Board:
         self._lines: collections.deque[Line] = collections.deque(maxlen=limits.lines)
         self._deliberations: dict[str, Deliberation] = {}
         self._plans: collections.OrderedDict[str, _Plan] = collections.OrderedDict()
+        self._superseded: dict[str, None] = {}
+        self._relies: dict[str, frozenset[str]] = {}
         self._numbers = 0
         self._version = 0
 
@@ -121,6 +127,7 @@ class Board:
         return True
 
     def _fold(self, event: events.Event, seen: Seen) -> tuple[Deliberation, ...]:
+        flagged: tuple[Deliberation, ...] = ()
         match event:
             case events.PlanApproved():
                 return self._approved(event, seen)
@@ -147,8 +154,11 @@ class Board:
                 if isinstance(event, events.DeliberationCompleted):
                     _protocol(one, event)
                 _end(one, event, seen)
-            case events.ContextUpdated(deliberation_id=deliberation_id) if deliberation_id:
-                one = self._known(deliberation_id, event.plan_id, event.story_id)
+            case events.ContextUpdated(deliberation_id=""):
+                return self._flag(event)
+            case events.ContextUpdated():
+                one = self._known(event.deliberation_id, event.plan_id, event.story_id)
+                flagged = self._flag(event)
             case events.ResultLate():
                 one = self._known(event.deliberation_id, task_id=event.task_id)
             case _:
@@ -156,7 +166,17 @@ class Board:
         step = step_of(event)
         if step is not None:
             one.reached(step, seen.at)
-        return (one,)
+        return (one, *(other for other in flagged if other is not one))
+
+    def _flag(self, event: events.ContextUpdated) -> tuple[Deliberation, ...]:
+        """Notes what was superseded and what relies on it, whether the deliberations are known yet or not; those that are."""
+        for decision_id in event.superseded:
+            _keep(self._superseded, decision_id, None, self._limits.flags)
+        for decision_id in event.flagged:
+            relies = self._relies.get(decision_id, frozenset()).union(event.superseded)
+            _keep(self._relies, decision_id, relies, self._limits.flags)
+        named = dict.fromkeys(ids.deliberation_of(decision) for decision in (*event.superseded, *event.flagged))
+        return tuple(self._deliberations[name] for name in named if name in self._deliberations)
 
     def _approved(self, event: events.PlanApproved, seen: Seen) -> tuple[Deliberation, ...]:
         before = self._plans.get(event.plan_id)
@@ -190,6 +210,9 @@ class Board:
     def _touch(self, one: Deliberation, seen: Seen) -> None:
         one.version = self._version
         one.touched = max(one.touched, seen.at)
+        if one.end is not None:
+            one.superseded = one.end.decision_id in self._superseded
+            one.relies_on_superseded = tuple(sorted(self._relies.get(one.end.decision_id, ())))
         failed = one.end is not None and one.end.state == "failed"
         if "shown" not in one.steps and (failed or {"decided", "remembered"} <= one.steps.keys()):
             one.reached("shown", seen.now)
@@ -219,6 +242,14 @@ class Board:
         )
         self._lines.append(line)
         return line
+
+
+def _keep(of: dict[str, T], key: str, value: T, limit: int) -> None:
+    """Holds the value; beyond the limit the oldest goes."""
+    of.pop(key, None)
+    of[key] = value
+    while len(of) > limit:
+        del of[next(iter(of))]
 
 
 def _stream(agent: Agent, chunk: events.TokenChunk, at: dt.datetime) -> None:

@@ -182,8 +182,9 @@ class End:
 @dataclasses.dataclass
 class Deliberation:
     """One deliberation, as far as its events have been seen. `seats` are the agents that propose, `agents` all that were
-    heard of, testers and judges included. `jobs` has phase and end of each job that has ended. `version` grows with every change
-    of the board."""
+    heard of, testers and judges included. `jobs` has phase and end of each job that has ended. Of its decision, `superseded` says
+    whether another stands for it, `relies_on_superseded` which ones below it were superseded. `version` grows with every
+    change of the board."""
 
     deliberation_id: str
     plan_id: str = ""
@@ -201,6 +202,8 @@ class Deliberation:
     steps: dict[StepName, dt.datetime] = dataclasses.field(default_factory=dict)
     agents: dict[str, Agent] = dataclasses.field(default_factory=dict)
     jobs: dict[str, tuple[dt.datetime, str, Literal["completed", "failed"]]] = dataclasses.field(default_factory=dict)
+    superseded: bool = False
+    relies_on_superseded: tuple[str, ...] = ()
     touched: dt.datetime = NEVER
     version: int = 0
 

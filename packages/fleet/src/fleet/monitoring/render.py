@@ -201,11 +201,19 @@ def _outcome(one: Json) -> str:
         return (
             f'<div class="outcome"><b>{_t(one["decision_title"] or "decided")}</b> · winner '
             f'<span class="id">{_t(one["winner"])}</span> · score {_t(score)}{_spent(one)} · '
-            f'<span class="id">{_t(one["decision_id"])}</span></div>'
+            f'<span class="id">{_t(one["decision_id"])}</span>{_flags(one)}</div>'
         )
     if one["state"] == "failed":
         return f'<div class="outcome bad">{_t(one["reason"])}{_spent(one)}</div>'
     return ""
+
+
+def _flags(one: Json) -> str:
+    """Whether the decision still stands, and stands on what still does."""
+    relies = one["relies_on_superseded"]
+    return (' <span class="pill failed">superseded</span>' if one["superseded"] else "") + (
+        f' <span class="pill failed" title="{_t(", ".join(relies))}">relies on superseded</span>' if relies else ""
+    )
 
 
 def _agent(agent: Json) -> str:

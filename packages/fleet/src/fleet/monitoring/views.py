@@ -175,6 +175,8 @@ def deliberation(one: Deliberation, active: Sequence[Json] = ()) -> Json:
         "steps": [{"number": step.number, "name": step.name, "at": iso(one.steps.get(step.name))} for step in STEPS],
         "decision_id": (end.decision_id or None) if end else None,
         "decision_title": (end.title or None) if end else None,
+        "superseded": one.superseded,
+        "relies_on_superseded": list(one.relies_on_superseded),
         "winner": (end.winner or None) if end else None,
         "score": end.score if end else None,
         "margin": end.margin if end else None,
