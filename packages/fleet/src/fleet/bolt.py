@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Work = Callable[[neo4j.AsyncManagedTransaction], Awaitable[T]]
 
+WALKED_INTO = "Neo.ClientError.Statement.EntityNotFound"
 CONSTRAINT_TRIES = 10
 """A MERGE that loses a race against another of the same key ends in a broken constraint, which the driver does not try
 again. Twenty at once all got through within ten tries."""
@@ -46,11 +47,11 @@ class Graph:
             try:
                 async with self._session() as session:
                     return await session.execute_write(work)
-            except ConstraintError as error:
+            except (DriverError, Neo4jError) as error:
+                if not lost_race(error):
+                    raise self._away(error) from error
                 lost = error
                 await asyncio.sleep(random.uniform(0, 0.05))
-            except (DriverError, Neo4jError) as error:
-                raise self._away(error) from error
         raise self._away(lost)
 
     async def read(self, work: Work[T]) -> T:
@@ -79,6 +80,12 @@ class Graph:
 
     def _away(self, error: Exception) -> Unavailable:
         return Unavailable(f"the graph database at {self.uri} cannot be used: {error}")
+
+
+def lost_race(error: Exception) -> bool:
+    """Whether another writer was quicker, in a way that the driver does not try again: of the same key, or, on the embedded
+    server, by a relation that its transaction took back while this one walked along it."""
+    return isinstance(error, ConstraintError) or (isinstance(error, Neo4jError) and error.code == WALKED_INTO)
 
 
 def is_answer(error: Exception) -> bool:

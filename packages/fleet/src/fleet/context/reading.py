@@ -242,8 +242,8 @@ async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Expla
         raise NotFound(f"there is no decision {decision_id}")
     decision = _decision(found[0]["c"])
     deliberation = {"deliberation_id": decision.deliberation_id}
-    [row] = await rows(tx, _DELIBERATION, **deliberation)
-    record = row["d"]
+    deliberated = await rows(tx, _DELIBERATION, **deliberation)
+    record = deliberated[0]["d"] if deliberated else {}  # a person's ruling has none
     story = await rows(tx, _STORY, story_id=decision.story_id)
     task = await rows(tx, _TASK, key=domain.task_key(decision.plan_id, decision.task_id))
     return Explanation(
@@ -253,7 +253,7 @@ async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Expla
             events.Dissent(agent_id=row["agent_id"], content=row["content"], argument=row["argument"] or "")
             for row in await rows(tx, _DISSENT, decision_id=decision_id)
         ),
-        missing=msgspec.json.decode(record["missing"], type=tuple[events.MissingAgent, ...]),
+        missing=msgspec.json.decode(record.get("missing") or "[]", type=tuple[events.MissingAgent, ...]),
         based_on=tuple(row["id"] for row in await rows(tx, _BASED_ON, decision_id=decision_id)),
         story_title=story[0]["s"].get("title") or "" if story else "",
         task_title=task[0]["t"].get("title") or "" if task else "",

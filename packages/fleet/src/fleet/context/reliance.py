@@ -3,7 +3,7 @@
 `relies_on_superseded` of a decision holds the ids of all superseded ones that it depends on, directly or through others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 
 import neo4j
@@ -68,11 +68,13 @@ async def flag(tx: neo4j.AsyncManagedTransaction, relies: Mapping[str, set[str]]
     return sorted(changed)
 
 
-async def stories_of(tx: neo4j.AsyncManagedTransaction, decisions: set[str]) -> list[str]:
+async def stories_of(tx: neo4j.AsyncManagedTransaction, decisions: Collection[str]) -> list[str]:
     """The stories that these decisions affect, in the order in which all writers take them."""
-    return sorted(row["story_id"] for row in await rows(tx, _STORIES, ids=sorted(decisions)))
+    found = await rows(tx, _STORIES, ids=sorted(decisions)) if decisions else []
+    return sorted(row["story_id"] for row in found)
 
 
 async def raise_stories(tx: neo4j.AsyncManagedTransaction, stories: Sequence[str]) -> dict[str, int]:
     """Gives each story its next version: that version, by the story."""
-    return {row["id"]: row["version"] for row in await rows(tx, _RAISE, stories=stories)}
+    found = await rows(tx, _RAISE, stories=stories) if stories else []
+    return {row["id"]: row["version"] for row in found}

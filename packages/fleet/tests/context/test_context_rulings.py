@@ -1,0 +1,291 @@
+"""What a person rules, on real graph servers: once, whole, and seen by every story that it touches."""
+
+import asyncio
+import dataclasses
+import datetime as dt
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import context_samples as samples
+import msgspec
+import pytest
+import pytest_asyncio
+
+from fleet.bolt import Graph, rows
+from fleet.context import graph as memory
+from fleet.context import reading
+from fleet.context.migrations import MIGRATIONS
+from fleet.context.rulings import Ruled, Ruling, rule
+from fleet.migrations import migrate
+from fleet_wire import events
+from fleet_wire.errors import AlreadyExists, NotFound, Precondition, Unavailable
+
+
+@pytest_asyncio.fixture
+async def store(each_bolt: Graph) -> Graph:
+    await migrate(each_bolt, "context", MIGRATIONS)
+    return each_bolt
+
+
+async def put(store: Graph, *items: events.Event) -> None:
+    for item in items:
+        await memory.record(store, [samples.arriving(item)])
+
+
+async def patiently(write: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+    """As a consumer does, where other writers were quicker too often."""
+    while True:
+        try:
+            await write(*arguments)
+            return
+        except Unavailable:
+            await asyncio.sleep(0.05)
+
+
+def override(ruling_id: str, decision_id: str, **changes: Any) -> Ruling:
+    return Ruling(
+        **{
+            "ruling_id": ruling_id,
+            "kind": "override",
+            "by": "ada",
+            "reason": "The audit says so.",
+            "at": samples.NOW + dt.timedelta(hours=1),
+            "decision_id": decision_id,
+            "title": "Use bcrypt",
+            "content": "bcrypt, cost 12",
+            **changes,
+        }
+    )
+
+
+def constraint(ruling_id: str, story_id: str, plan_id: str = "", task_id: str = "", **changes: Any) -> Ruling:
+    return Ruling(
+        **{
+            "ruling_id": ruling_id,
+            "kind": "constraint",
+            "by": "ada",
+            "reason": "The release is near.",
+            "at": samples.NOW + dt.timedelta(hours=1),
+            "story_id": story_id,
+            "plan_id": plan_id,
+            "task_id": task_id,
+            "title": "No new tables",
+            "content": "The schema is frozen.",
+            **changes,
+        }
+    )
+
+
+def affects(ruling_id: str, decision_id: str, story_id: str) -> Ruling:
+    at = samples.NOW + dt.timedelta(hours=1)
+    return Ruling(ruling_id, "affects", "ada", "They share the store.", at, decision_id, story_id)
+
+
+async def head(store: Graph, story_id: str) -> int:
+    found = await reading.reader(store).head(story_id)
+    assert found is not None
+    return found.version
+
+
+async def flags(store: Graph, *decisions: events.DeliberationCompleted) -> list[tuple[str, ...]]:
+    return [(await reading.explain(store, one.decision_id)).decision.relies_on_superseded for one in decisions]
+
+
+async def linked(store: Graph, decision_id: str, relation: str) -> list[str]:
+    query = (
+        f"MATCH (:Decision {{decision_id: $id}})-[:{relation}]->(n) "
+        "RETURN coalesce(n.decision_id, n.key, n.story_id) AS id ORDER BY id"
+    )
+    return [row["id"] for row in await store.ask(query, id=decision_id)]
+
+
+async def test_an_override_takes_the_place_of_a_decision_and_flags_all_that_rests_on_it(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, other, plan, elsewhere = (unique(name) for name in ("story", "other", "plan", "elsewhere"))
+    base = samples.completed(story, plan, "arch", "ARCHITECT")
+    near = samples.completed(story, plan, "api", based_on=[base.decision_id])
+    far = samples.completed(other, elsewhere, "ui", based_on=[near.decision_id])
+    apart = samples.completed(story, plan, "apart")
+    await put(store, base, near, far, apart)
+    ruling = override(unique("r"), base.decision_id)
+    ruled = await rule(store, ruling)
+    assert ruled == Ruled(
+        decision_id=ruling.made,
+        story_id=story,
+        plan_id=plan,
+        superseded=(base.decision_id,),
+        flagged=tuple(sorted([near.decision_id, far.decision_id])),
+        versions={story: 4, other: 2},
+    )
+    assert list(ruled.versions) == [story, other]
+    assert (await head(store, story), await head(store, other)) == (4, 2)
+    old = (await reading.explain(store, base.decision_id)).decision
+    new = (await reading.explain(store, ruling.made)).decision
+    assert old.superseded_by == ruling.made
+    assert (new.kind, new.decided_by, new.protocol, new.winner) == ("override", "ada", "person", "")
+    assert (new.title, new.content, new.rationale) == ("Use bcrypt", "bcrypt, cost 12", "The audit says so.")
+    assert (new.story_id, new.plan_id, new.task_id, new.role) == (story, plan, "arch", "ARCHITECT")
+    assert new.decided_at == ruling.at
+    assert await linked(store, ruling.made, "SUPERSEDES") == [base.decision_id]
+    assert await linked(store, ruling.made, "AFFECTS") == [story]
+    assert await flags(store, near, far, apart) == [(base.decision_id,), (base.decision_id,), ()]
+
+
+async def test_what_comes_after_the_override_of_what_it_rests_on_is_flagged_too(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, other, plan, elsewhere = (unique(name) for name in ("story", "other", "plan", "elsewhere"))
+    base = samples.completed(story, plan, "arch", "ARCHITECT")
+    near = samples.completed(story, plan, "api", based_on=[base.decision_id])
+    far = samples.completed(other, elsewhere, "ui", based_on=[near.decision_id])
+    farther = samples.completed(other, elsewhere, "test", based_on=[far.decision_id])
+    await put(store, base, far)
+    await rule(store, override(unique("r"), base.decision_id))
+    await put(store, farther)
+    assert await head(store, other) == 2
+    await put(store, near)
+    assert await flags(store, near, far, farther) == [(base.decision_id,)] * 3
+    assert await head(store, other) == 3
+
+
+async def test_the_same_ruling_again_answers_what_the_first_did(store: Graph, unique: Callable[[str], str]) -> None:
+    story, plan = unique("story"), unique("plan")
+    base = samples.completed(story, plan, "api")
+    await put(store, samples.plan_approved(story, plan, [samples.task("api")]), base)
+    for ruling in (
+        override(unique("r"), base.decision_id),
+        constraint(unique("r"), story, plan, "api"),
+        constraint(unique("r"), story),
+    ):
+        first = await rule(store, ruling)
+        version = await head(store, story)
+        later = dataclasses.replace(ruling, at=ruling.at + dt.timedelta(hours=1))
+        again = await rule(store, later)
+        assert (first.new, again.new) == (True, False)
+        assert again == msgspec.structs.replace(first, new=False)
+        assert await head(store, story) == version
+        with pytest.raises(AlreadyExists, match=ruling.ruling_id):
+            await rule(store, dataclasses.replace(ruling, reason="Another."))
+
+
+async def test_the_same_ruling_by_many_at_once_is_written_once(store: Graph, unique: Callable[[str], str]) -> None:
+    base = samples.completed(unique("story"), unique("plan"), "api")
+    await put(store, base)
+    ruling = override(unique("r"), base.decision_id)
+    results = await asyncio.gather(*(rule(store, ruling) for _ in range(8)))
+    assert sum(ruled.new for ruled in results) == 1
+    assert {tuple(ruled.versions.items()) for ruled in results} == {((base.story_id, 2),)}
+
+
+async def test_of_two_who_overrule_the_same_at_once_one_is_told_by_what_it_is_superseded(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    base = samples.completed(unique("story"), unique("plan"), "api")
+    await put(store, base)
+    tried = [override(unique("r"), base.decision_id) for _ in range(6)]
+    results = await asyncio.gather(*(rule(store, ruling) for ruling in tried), return_exceptions=True)
+    [won] = [one for one in results if isinstance(one, Ruled)]
+    lost = [one for one in results if not isinstance(one, Ruled)]
+    assert all(isinstance(error, Precondition) and won.decision_id in str(error) for error in lost), lost
+    known = await store.ask("MATCH (c:Decision {story_id: $id}) RETURN c.decision_id AS id", id=base.story_id)
+    assert {row["id"] for row in known} == {base.decision_id, won.decision_id}
+
+
+async def test_an_override_of_an_override_and_of_a_constraint_binds_and_affects_the_same(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, other, plan = unique("story"), unique("other"), unique("plan")
+    await put(store, samples.plan_approved(story, plan, [samples.task("api")]), samples.story_created(other))
+    bound = await rule(store, constraint(unique("r"), story, plan, "api"))
+    widened = await rule(store, affects(unique("r"), bound.decision_id, other))
+    assert (widened.decision_id, list(widened.versions)) == (bound.decision_id, [other])
+    first = await rule(store, override(unique("r"), bound.decision_id))
+    second = await rule(store, override(unique("r"), first.decision_id))
+    for made in (bound, first, second):
+        assert await linked(store, made.decision_id, "CONSTRAINS") == [f"{plan}/api"]
+        assert await linked(store, made.decision_id, "AFFECTS") == sorted([story, other])
+    assert second.superseded == (first.decision_id,)
+    with pytest.raises(Precondition, match=f"superseded by {second.decision_id}"):
+        await rule(store, affects(unique("r"), first.decision_id, other))
+    timeline = await store.ask(
+        "MATCH (e:Event {story_id: $id}) RETURN e.kind AS kind, e.summary AS summary ORDER BY e.version", id=other
+    )
+    assert [row["kind"] for row in timeline] == [
+        "planning.story.created",
+        "context.affects",
+        "context.override",
+        "context.override",
+    ]
+    assert timeline[2]["summary"] == (
+        f"ada overruled No new tables ({bound.decision_id}): Use bcrypt ({first.decision_id})"
+    )
+
+
+async def test_what_the_graph_does_not_have_is_not_found_and_nothing_is_written(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, plan, unknown = unique("story"), unique("plan"), unique("unknown")
+    known = samples.completed(story, plan, "api", based_on=[unknown])
+    await put(store, known)
+    count = "MATCH (n) RETURN count(n) AS count"
+    before = await store.ask(count)
+    for ruling in (
+        override(unique("r"), unknown),  # named as the base of another, which is not its arrival
+        constraint(unique("r"), unknown),
+        constraint(unique("r"), story, plan, "api"),  # its plan has not arrived
+        constraint(unique("r"), story, plan, "else"),
+        affects(unique("r"), unknown, story),
+        affects(unique("r"), known.decision_id, unknown),
+    ):
+        with pytest.raises(NotFound):
+            await rule(store, ruling)
+    assert await store.ask(count) == before
+    assert await head(store, story) == 1
+
+
+async def test_a_ruling_while_what_rests_on_it_arrives_flags_it(store: Graph, unique: Callable[[str], str]) -> None:
+    for _ in range(3):
+        base = samples.completed(unique("story"), unique("plan"), "arch")
+        near = [
+            samples.completed(unique("story"), unique("plan"), "api", based_on=[base.decision_id]) for _ in range(3)
+        ]
+        await put(store, base)
+        ruling = override(unique("r"), base.decision_id)
+        await asyncio.gather(patiently(rule, store, ruling), *(patiently(put, store, one) for one in near))
+        assert await flags(store, *near) == [(base.decision_id,)] * len(near)
+
+
+async def test_an_ad_hoc_decision_can_be_overruled(store: Graph, unique: Callable[[str], str]) -> None:
+    base = samples.completed("", "", unique("request"))
+    await put(store, base)
+    ruled = await rule(store, override(unique("r"), base.decision_id))
+    assert (ruled.story_id, ruled.versions) == ("", {})
+    assert (await reading.explain(store, base.decision_id)).decision.superseded_by == ruled.decision_id
+
+
+async def test_an_override_is_found_by_its_text_and_has_no_deliberation(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    base = samples.completed(unique("story"), unique("plan"), "api")
+    await put(store, base)
+    ruled = await rule(store, override(unique("r"), base.decision_id))
+    page, _ = await reading.search(store, reading.search_of("bcrypt", base.story_id, "", "", 0, ""))
+    assert [decision.decision_id for decision in page] == [ruled.decision_id]
+    found = await reading.explain(store, ruled.decision_id)
+    assert (found.proposals, found.dissent, found.missing, found.tokens) == ((), (), (), 0)
+
+
+async def test_nothing_but_the_ruling_itself_is_left_in_the_graph(store: Graph, unique: Callable[[str], str]) -> None:
+    base = samples.completed(unique("story"), unique("plan"), "api")
+    await put(store, base)
+    ruling = override(unique("r"), base.decision_id)
+    await rule(store, ruling)
+    around = await store.read(
+        lambda tx: rows(
+            tx,
+            "MATCH (:Decision {decision_id: $id})-[r]-(n) RETURN type(r) AS type, labels(n) AS labels ORDER BY type",
+            id=ruling.made,
+        )
+    )
+    assert [(row["type"], row["labels"]) for row in around] == [("AFFECTS", ["Story"]), ("SUPERSEDES", ["Decision"])]
