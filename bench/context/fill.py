@@ -20,8 +20,8 @@ SESSIONS = 2
 LABELS = ("Story", "Plan", "Task", "Deliberation", "Agent", "Proposal", "Check", "Decision", "Event")
 
 
-async def fill(graph: Graph, stories: int, say: Say) -> float:
-    """Writes all stories; the seconds that it took."""
+async def fill(graph: Graph, stories: int, say: Say) -> None:
+    """Writes all stories."""
     begun = time.monotonic()
     written = 0
     total = stories * PLANS * TASKS
@@ -40,7 +40,6 @@ async def fill(graph: Graph, stories: int, say: Say) -> float:
             say(f"{written} of {total} decisions written, {written / (time.monotonic() - begun):.0f} a second")
 
     await asyncio.gather(*(work() for _ in range(SESSIONS)))
-    return time.monotonic() - begun
 
 
 async def counts(graph: Graph) -> dict[str, int]:

@@ -48,7 +48,7 @@ def markdown(found: dict[str, Any]) -> str:
     lines += [
         f"- On {name}: "
         + ", ".join(f"{count:,} {label}" for label, count in row["nodes"].items())
-        + f"; filled in {row['fill_seconds']:.0f} s. A context has {row['tokens_of_a_context']:.0f} tokens on average. "
+        + f". A context has {row['tokens_of_a_context']:.0f} tokens on average. "
         f"From the cache come {row['hot']} requests that are asked again and again; a cold one is asked once."
         for name, row in stores.items()
     ]

@@ -4,15 +4,17 @@ import contextlib
 import dataclasses
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import psutil
 
 from bench import usage
 from fleet.bolt import Graph
+from fleet.context.migrations import MIGRATIONS
 from fleet.local import processes
 from fleet.local.stack import Stack, running_stack
+from fleet.migrations import migrate
 from fleet.settings import GraphSettings
 
 sys.path.append(str(Path(__file__).parents[2] / "packages/fleet/tests"))
@@ -22,6 +24,8 @@ import realparts
 PARTS = ("nats", "graph", "valkey", "context")
 STORES = ("embedded", "neo4j")
 NEO4J_JAVA = ("-Xms512m", "-Xmx1g")
+FILLING_JAVA = "-XX:TieredStopAtLevel=4 -Xmx1g"
+"""Goes before what the command line says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +49,9 @@ def why_not(store: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(store: str) -> AsyncIterator[Running]:
-    """Starts it with an empty graph, on free ports, in a folder that is removed at the end."""
+async def running(store: str, fill: Callable[[Graph], Awaitable[None]]) -> AsyncIterator[Running]:
+    """Starts the graph server in a folder that is removed at the end, has it filled, and then starts the service with all it
+    needs, on free ports. The embedded server is filled by a Java that is tuned for it, and measured as the stack starts it."""
     # Another's settings must not lead the benchmark to another's servers.
     env = dict.fromkeys(("NATS_URL", "NEO4J_URI", "VALKEY_URL", "RAY_ADDRESS", "NATS_CREDS", "VLLM_URL"), "")
     env["LOG_LEVEL"] = "WARNING"
@@ -59,10 +64,21 @@ async def running(store: str) -> AsyncIterator[Running]:
             assert server.process is not None
             pid = server.process.pid
             env |= server.env()
-        async with running_stack(folder / "stack", free_ports=True, env=env, only=PARTS) as stack:
-            told = {name.lower(): value for name, value in stack.env.items() if name.startswith("NEO4J_")}
-            graph = Graph(GraphSettings.model_validate(told))
-            try:
-                yield Running(stack, graph, pid or stack.part("graph").pid or 0)
-            finally:
-                await graph.close()
+        filling = {**env, "_JAVA_OPTIONS": FILLING_JAVA}
+        async with _started(folder / "stack", filling, ("graph",)) as (_, graph):
+            await migrate(graph, "context", MIGRATIONS)
+            await fill(graph)
+        async with _started(folder / "stack", env, PARTS) as (stack, graph):
+            yield Running(stack, graph, pid or stack.part("graph").pid or 0)
+
+
+@contextlib.asynccontextmanager
+async def _started(folder: Path, env: dict[str, str], parts: Sequence[str]) -> AsyncIterator[tuple[Stack, Graph]]:
+    """These parts of a stack, and a connection to its graph."""
+    async with running_stack(folder, free_ports=True, env=env, only=parts) as stack:
+        told = {name.lower(): value for name, value in stack.env.items() if name.startswith("NEO4J_")}
+        graph = Graph(GraphSettings.model_validate(told))
+        try:
+            yield stack, graph
+        finally:
+            await graph.close()
