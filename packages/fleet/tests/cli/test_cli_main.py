@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -17,6 +18,7 @@ from typer.testing import CliRunner, Result
 from fleet.cli.main import COMMANDS, app
 from fleet.cli.status import table
 from fleet.context.server import ContextService
+from fleet.graphfile import exporting, form
 from fleet.local.ports import PORTS, choose
 from fleet.local.survey import Finding, survey
 from fleet.planning.server import PlanningServicer
@@ -216,3 +218,37 @@ def test_the_table_of_parts_writes_states_as_words() -> None:
     with console.capture() as shown:
         console.print(table([Finding("nats", "nats://a:1", "not_ready", "why")]))
     assert "not ready" in shown.get() and "not_ready" not in shown.get()
+
+
+def test_a_memory_is_carried_out_and_in_with_an_exit_code_for_each_refusal(
+    own_graph: realparts.GraphServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "memory.jsonl"
+    empty = fleet("graph", "export", "--output", str(file), **own_graph.env())
+    assert empty.exit_code == 1 and "start the context service of this release once" in empty.stderr
+    assert list(tmp_path.iterdir()) == []
+    head = form.Head(form.VERSION, {service: migrations[-1].number for service, migrations in exporting.FORMS.items()})
+    story = form.Node("Story", {"story_id": "s", "title": "\x1b[2JLogin", "version": 1})
+    tally = form.Tally()
+    lines = [form.encode(head), form.encode(story)]
+    tally.add(head, lines[0])
+    tally.add(story, lines[1])
+    file.write_bytes(b"".join(lines))
+    cut = fleet("graph", "import", str(file), **own_graph.env())
+    assert cut.exit_code == 2 and "is cut off: its end is missing" in cut.stderr
+    file.write_bytes(b"".join([*lines, form.encode(tally.end())]))
+    dry = fleet("graph", "import", str(file), "--dry-run", **own_graph.env())
+    assert dry.exit_code == 0 and "to be added: 1; there already: 0" in dry.stdout
+    told = json.loads(fleet("graph", "import", str(file), "--json", **own_graph.env()).stdout)
+    assert (told["added"], told["nodes"], told["dry_run"]) == (1, {"Story": 1}, False)
+    copy = tmp_path / "copy.jsonl"
+    written = fleet("graph", "export", "--output", str(copy), **own_graph.env())
+    assert written.exit_code == 0 and written.stdout == f"1 nodes and 0 relations in {copy}\n"
+    assert copy.read_bytes() == file.read_bytes() and copy.stat().st_mode & 0o777 == 0o600
+    streamed = fleet("graph", "export", "--json", **own_graph.env())
+    assert streamed.stdout_bytes == file.read_bytes() and json.loads(streamed.stderr)["sha256"] == told["sha256"]
+    file.write_bytes(file.read_bytes().replace(b"Login", b"Logon"))
+    assert fleet("graph", "import", str(file), **own_graph.env()).exit_code == 2
+    assert fleet("graph", "export", "--output", str(tmp_path / "no/where"), **own_graph.env()).exit_code == 2
+    away = fleet("graph", "import", str(copy), **nowhere())
+    assert away.exit_code == 2 and "the graph database at bolt://127.0.0.1:" in away.stderr

@@ -23,6 +23,9 @@ from fleet.planning.store import Outgoing, PlanStep, StoryStep, position, stamp
 from fleet.planning.transitions import FIRST, StoryState
 from fleet_wire.errors import NotFound
 
+KEYS = {"PlanningStory": "story_id", "PlanningPlan": "plan_id", "PlanningTransition": "transition_id"}
+"""Each label that is kept and the property that is unique in it."""
+
 Tx = neo4j.AsyncManagedTransaction
 
 
