@@ -1,8 +1,10 @@
 """The cache on a real Valkey: it may save time, never change an answer."""
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import context_samples as samples
 import pytest_asyncio
@@ -148,3 +150,31 @@ async def test_a_cache_that_is_away_costs_nothing_but_time_and_is_used_again_whe
         await cache.close()
     said = [line["event"] for line in lines if line["event"].startswith("cache:")]
     assert said == ["cache: unreachable, contexts come from the graph", "cache: reachable again"]
+
+
+async def test_a_reader_that_began_before_a_write_leaves_nothing_stale_behind_it(
+    store: Graph, valkey_url: str, unique: Callable[[str], str]
+) -> None:
+    reached, written = asyncio.Event(), asyncio.Event()
+
+    class Late(ContextCache):
+        """Puts what was read once the write is over."""
+
+        async def put(self, *what: Any) -> None:
+            reached.set()
+            await written.wait()
+            await super().put(*what)
+
+    request = await a_plan(store, unique)
+    cache = Late(valkey_url)
+    slow = asyncio.create_task(handlers.get_context(request, reading.reader(store), cache))
+    await reached.wait()
+    decided = samples.completed(request.story_id, request.plan_id, "arch", "ARCHITECT")
+    await handlers.remember(decided, handlers.recorder(store), cache, publish)
+    written.set()
+    stale, _ = await slow
+    assert decided.decision_id not in [block.source_id for block in stale.blocks]
+    fresh, cached = await handlers.get_context(request, reading.reader(store), cache)
+    assert not cached
+    assert decided.decision_id in [block.source_id for block in fresh.blocks]
+    await cache.close()

@@ -8,7 +8,7 @@ found again, also where forgetting it failed.
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ import structlog
 import valkey.asyncio
 from valkey.exceptions import ResponseError, ValkeyError
 
+from fleet.batching import Batches
 from fleet.context import domain
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,8 @@ TTL = dt.timedelta(hours=1)
 ANSWER_SECONDS = 0.5
 PAUSE_SECONDS = 1.0
 """How long an unreachable server is not asked again, so that no request waits for it more than once."""
+MOST_AT_ONCE = 64
+"""Reads in one round trip."""
 LAYOUT = 2
 """Goes up with every change of `domain` that gives other blocks for the same facts."""
 
@@ -36,18 +39,13 @@ class ContextCache:
             url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
         )
         self._decoder = msgspec.json.Decoder(domain.Context)
+        self._fields = Batches(self._read, MOST_AT_ONCE)
         self._there = True
         self._quiet_until = 0.0
 
-    async def holds(self, story_id: str) -> bool:
-        """Whether anything is held of a story, of whatever version."""
-        key = _key(story_id)
-        return bool(await self._answer(key, lambda: self._client.exists(key)))
-
     async def get(self, story: domain.StoryHead, request: domain.ContextRequest) -> domain.Context | None:
         """What is held for this request at this version of the story; None for nothing, or for something corrupt."""
-        key = _key(story.story_id)
-        data = await self._answer(key, lambda: self._client.hget(key, _field(story, request)))
+        data = await self._fields.ask((_key(story.story_id), _field(story, request)))
         if data is None:
             return None
         try:
@@ -84,6 +82,27 @@ class ContextCache:
     async def close(self) -> None:
         await self._client.aclose()
 
+    async def _read(self, places: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """What stands in these fields of these keys, in one round trip."""
+
+        async def read() -> list[Any]:
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for key, field in places:
+                    pipeline.hget(key, field)
+                return list(await pipeline.execute(raise_on_error=False))
+
+        found = await self._answer("", read) or [None] * len(places)
+        for (key, _), value in zip(places, found, strict=True):
+            if isinstance(value, ResponseError):
+                await self._drop(key, value)
+        return [value if isinstance(value, bytes) else None for value in found]
+
+    async def _drop(self, key: str, error: ResponseError) -> None:
+        """Makes room for what should stand there."""
+        log.warning("cache: refused, the key is dropped", key=key, error=str(error))
+        with contextlib.suppress(ValkeyError, OSError, asyncio.TimeoutError):
+            await self._client.unlink(key)
+
     async def _answer(self, key: str, ask: Callable[[], Any]) -> Any:
         """What `ask` awaits from the server, or None where there is no answer."""
         clock = asyncio.get_running_loop().time
@@ -95,9 +114,7 @@ class ContextCache:
                 log.info("cache: reachable again")
                 self._there = True
         except ResponseError as error:
-            log.warning("cache: refused, the key is dropped", key=key, error=str(error))
-            with contextlib.suppress(ValkeyError, OSError, asyncio.TimeoutError):
-                await self._client.unlink(key)
+            await self._drop(key, error)
             return None
         except (TimeoutError, ValkeyError, OSError) as error:
             self._quiet_until = clock() + PAUSE_SECONDS

@@ -59,11 +59,10 @@ async def get_context(
     request: domain.ContextRequest, reader: reading.Reader, cache: ContextCache
 ) -> tuple[domain.Context, bool]:
     """The context, and whether the cache held it. Raises as `Reader.facts` and `domain.hydrated` say."""
-    if await cache.holds(request.story_id):
-        head = await reader.head(request.story_id)
-        held = await cache.get(head, request) if head else None
-        if held is not None:
-            return held, True
+    head = await reader.head(request.story_id)
+    held = await cache.get(head, request) if head else None
+    if held is not None:
+        return held, True
     facts = await reader.facts(request)
     context = domain.hydrated(request, facts)
     await cache.put(facts.head, request, context)
