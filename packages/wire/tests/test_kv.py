@@ -210,6 +210,19 @@ async def test_a_step_that_raises_leaves_the_record(case: Case) -> None:
     assert await listed(case.bucket) == {"a": Record(1)}
 
 
+async def test_what_was_deleted_is_soon_nothing_to_be_read_any_more(bus: Bus) -> None:
+    bucket = JetStreamBucket(bus, "plans", Record)
+    for number in range(3):
+        await bucket.create(f"gone.{number}", Record(number))
+        await bucket.delete(f"gone.{number}")
+
+    async def gone() -> None:
+        while (await bus.js.stream_info("KV_plans", subjects_filter="$KV.plans.gone.>")).state.subjects:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+    await asyncio.wait_for(gone(), 20)
+
+
 async def test_an_unreadable_record_is_named(bus: Bus) -> None:
     await bus.js.publish("$KV.plans.bad", b"\xff{")
     with pytest.raises(Invalid, match="plans/bad cannot be read"):

@@ -76,7 +76,7 @@ class DurableConsumer:
 
     async def run(self, stop: asyncio.Event, grace: dt.timedelta = dt.timedelta(seconds=10)) -> None:
         """Works until `stop` is set, then finishes what it has begun within `grace`. Whatever is cut off comes again."""
-        heartbeat = asyncio.create_task(self._send_progress())
+        helpers = [asyncio.create_task(self._send_progress()), asyncio.create_task(self._look_again())]
         stopped = asyncio.create_task(stop.wait())
         stopped.add_done_callback(lambda _: self._news.set())
         try:
@@ -94,8 +94,8 @@ class DurableConsumer:
             if self._working:
                 await asyncio.wait(list(self._working), timeout=grace.total_seconds())
         finally:
-            heartbeat.cancel()
-            stopped.cancel()
+            for helper in (*helpers, stopped):
+                helper.cancel()
             await self._cut_off()
             await self._drop()
 
@@ -108,8 +108,7 @@ class DurableConsumer:
         room = self._spec.concurrency - len(self._working)
         if room and not self._pull.left and not self._pull.refusal:
             await self._pull.ask(room, FETCH_SECONDS)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
+        await self._news.wait()
         if not self._bus.connected:
             self._report("NATS is not connected")
         elif self._pull.lost or self._pull.refusal:
@@ -234,6 +233,12 @@ class DurableConsumer:
         await message.term()
         self._records.pop(sequence, None)
         self._log.warning("dead letter", sequence=sequence, subject=message.subject, reason=reason)
+
+    async def _look_again(self) -> None:
+        """One clock for all waits: a time-out for each, of which there is one a message, costs more than the rest of the wait."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._news.set()
 
     async def _send_progress(self) -> None:
         """Tells the server, twice per ack wait, that what is being worked on is."""

@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+DELETION_TTL = "1s"
+"""How long the message that deletes a key stays, the shortest that the server knows: all who list the bucket read it too."""
+
 
 class Entry(Generic[T]):
     """A record with the revision that a compare-and-set names."""
@@ -95,7 +98,7 @@ class JetStreamBucket(Generic[T]):
         return await self._put(key, value, revision, ttl)
 
     async def delete(self, key: str) -> None:
-        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "60"}
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": DELETION_TTL}
         try:
             await self._bus.js.publish(self._prefix + key, b"", headers=headers)
         except TRANSIENT as error:

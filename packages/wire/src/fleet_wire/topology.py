@@ -104,7 +104,7 @@ CONSUMERS = {
         Consumer("orchestrator-results", "AGENT_RESULTS", "agent.results.>", HALF_MINUTE, 64),
         Consumer("orchestrator-updates", "CONTEXT_EVENTS", "context.updated", HALF_MINUTE, 16),
         Consumer("orchestrator-deadlines", "FLEET_TIMERS", "timers.deadline.>", HALF_MINUTE, 16),
-        Consumer("context-planning", "PLANNING_EVENTS", "planning.>", HALF_MINUTE, 8),
-        Consumer("context-decisions", "ORCHESTRATOR_EVENTS", "orchestration.deliberation.completed", HALF_MINUTE, 8),
+        Consumer("context-planning", "PLANNING_EVENTS", "planning.>", HALF_MINUTE, 32),
+        Consumer("context-decisions", "ORCHESTRATOR_EVENTS", "orchestration.deliberation.completed", HALF_MINUTE, 32),
     )
 }
