@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleet_executor.checks import NAMES, apart, checked, is_quick, lint, parse, policy, run_checks
+from fleet_executor.checks.needed import may_hold, needed
 from fleet_executor.jobs import CheckList
 from fleet_wire.answers import code_blocks
 from fleet_wire.errors import Invalid
@@ -177,6 +181,47 @@ def test_a_policy_without_rules_is_not_passed(text: str, word: str) -> None:
     assert found.status == "not_run" and word in found.detail
 
 
+@pytest.mark.parametrize(
+    ("pattern", "characters"),
+    [
+        (r"(?:curl|wget)[^\n|]*\|\s*(?:sudo\s+)?(?:ba|z)?sh\b", "|sh"),
+        (r"(?m)^\s*privileged:\s*true\b", "privlegd:tu"),
+        ("(?i)x", ""),
+        ("(?i:x)y", "y"),
+        ("x|y", ""),
+        ("(xy|yz)+q*", "y"),
+        ("x{0,3}[yz]", ""),
+        ("(?=x)y(?!z)", "y"),
+        ("(" * 300 + "x" + ")" * 300, None),
+    ],
+)
+def test_what_no_match_goes_without_is_read_off_a_pattern(pattern: str, characters: Optional[str]) -> None:
+    if characters is None:
+        assert needed(pattern) <= {"x"}
+    else:
+        assert needed(pattern) == frozenset(characters)
+
+
+@given(
+    pattern=st.recursive(
+        st.sampled_from(["a", "b", ".", "[ab]", "[^a]", "^", r"\b"]),
+        lambda inner: st.one_of(
+            st.tuples(inner, inner).map("".join),
+            st.tuples(inner, inner).map(lambda two: f"(?:{two[0]}|{two[1]})"),
+            st.tuples(inner, st.sampled_from(["?", "*", "+?", "{2}", "{0,1}"])).map(
+                lambda two: f"(?:{two[0]}){two[1]}"
+            ),
+            inner.map(lambda one: f"(?i:{one})"),
+            inner.map(lambda one: f"(?!{one})"),
+        ),
+        max_leaves=6,
+    ),
+    text=st.text("abAB\n", max_size=8),
+)
+def test_no_text_that_a_pattern_is_found_in_goes_unsearched(pattern: str, text: str) -> None:
+    assert may_hold(text, pattern) or re.search(pattern, text, re.MULTILINE) is None
+
+
 def test_a_pattern_that_runs_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "SECONDS", 1)
     rules = {"forbidden": [{"name": "slow", "pattern": "(a+)+$"}]}
@@ -225,7 +270,8 @@ def test_prose_is_checked_at_once() -> None:
         run_checks(prose, asked)
     assert (time.perf_counter() - begun) / 200 < 0.003  # ten times of what it takes
     assert not is_quick(fenced("python", "x"), asked)
-    assert not is_quick(prose, CheckList(names=["policy"], policy=json.dumps(RULES)))
+    assert not is_quick(f"# {prose}", CheckList(names=["policy"], policy=json.dumps(RULES)))
+    assert is_quick(prose, CheckList(names=["policy"], policy=json.dumps(RULES)))
     assert is_quick(prose, CheckList(names=["policy"], policy='{"secrets": true}'))
     assert is_quick(prose, CheckList(names=["policy"], policy='{"max_bytes": 9}'))
     assert is_quick(fenced("python", "x"), CheckList(names=["requirements"]))

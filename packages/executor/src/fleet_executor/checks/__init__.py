@@ -45,7 +45,7 @@ def run_checks(content: str, asked: CheckList) -> list[Check]:
 def is_quick(content: str, asked: CheckList) -> bool:
     """Whether all of them are done in a moment, without another process."""
     reads = ("parse" in asked.names or "lint" in asked.names) and bool(_blocks(content))
-    return not reads and ("policy" not in asked.names or not policy.has_patterns(asked.policy))
+    return not reads and ("policy" not in asked.names or not policy.is_searched(content, asked.policy))
 
 
 def _blocks(content: str) -> list[Block]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from fleet_executor.checks import apart
+from fleet_executor.checks.needed import may_hold
 from fleet_wire.errors import Invalid
 from fleet_wire.events import Check
 from fleet_wire.redaction import forms_in
@@ -50,9 +51,13 @@ def parsed(text: str) -> Policy:
     return policy
 
 
-def has_patterns(text: str) -> bool:
-    """Whether the policy has patterns of somebody's, which may run for ever; the search for secrets takes linear time."""
-    return bool(text) and any((parsed(text).required, parsed(text).forbidden))
+def is_searched(content: str, text: str) -> bool:
+    """Whether the content is searched for patterns of somebody's, which may run for ever; the search for secrets takes linear
+    time."""
+    if not text:
+        return False
+    policy = parsed(text)
+    return any(may_hold(content, rule.pattern) for rule in (*policy.required, *policy.forbidden))
 
 
 def check(content: str, text: str) -> Check:
@@ -68,12 +73,12 @@ def check(content: str, text: str) -> Check:
         holds.append((f"{size} of at most {policy.max_bytes} bytes", size <= policy.max_bytes))
     wanted = [(f"lacks {rule.name}", rule.pattern, True) for rule in policy.required]
     wanted += [(f"holds {rule.name}", rule.pattern, False) for rule in policy.forbidden]
-    if wanted:
-        try:
-            found = apart.search(content, [pattern for _, pattern, _ in wanted])
-        except apart.NotRead as error:
-            return Check(name="policy", status="not_run", detail=str(error))
-        holds += [(name, is_there == there) for (name, _, there), is_there in zip(wanted, found)]
+    searched = [pattern for _, pattern, _ in wanted if may_hold(content, pattern)]
+    try:
+        found = dict(zip(searched, apart.search(content, searched) if searched else ()))
+    except apart.NotRead as error:
+        return Check(name="policy", status="not_run", detail=str(error))
+    holds += [(name, found.get(pattern, False) == there) for name, pattern, there in wanted]
     if policy.secrets:
         secrets = forms_in(content)
         holds.append(("; ".join(f"holds {secret}" for secret in secrets), not secrets))
