@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from samples import spec
 from scripted_model import TAIL, ScriptedModel, piece
 from stack import free_port
 
+from fleet_executor import vllm
 from fleet_executor.config import WorkerConfig
 from fleet_executor.sse import MAX_EVENT_BYTES, SseError, SseParser
 from fleet_executor.vllm import ModelClient, ModelError, model_session
@@ -90,6 +92,28 @@ async def make(model: ScriptedModel) -> AsyncIterator[Make]:
     yield build
     for session in sessions:
         await session.close()
+
+
+async def test_many_answers_at_once_are_read_a_few_times_each_and_come_whole(
+    make: Make, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+
+    def counted(parser: SseParser, chunk: bytes) -> list[str]:
+        nonlocal reads
+        reads += 1
+        return parser.feed(chunk)
+
+    monkeypatch.setattr(vllm, "_fed", counted)
+    client, calls = make(), 2 * vllm.FEW
+    model.script[:] = [[step for number in range(60) for step in (piece(f"{number} "), 0.01)] + TAIL] * calls
+    begun = time.monotonic()
+    answers = await asyncio.gather(*(client.complete(spec(), lambda text: None) for _ in range(calls)))
+    elapsed = time.monotonic() - begun
+    assert {answer.text for answer in answers} == {"".join(f"{number} " for number in range(60))}
+    few = 62  # of the first or the last answer, which may be read alone
+    assert reads <= calls * (elapsed / vllm.GATHER_SECONDS + 3) + vllm.FEW * few
+    assert reads < calls * 60
 
 
 async def failure(client: ModelClient) -> tuple[ModelError, str]:

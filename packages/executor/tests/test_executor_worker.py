@@ -21,7 +21,7 @@ from fleet_executor.ending import finish
 from fleet_executor.jobs import ActorView, OpenJob, completed, failed
 from fleet_executor.reconcile import reconcile
 from fleet_executor.registry import Registry
-from fleet_executor.tokens import TokenStream
+from fleet_executor.tokens import Pace, TokenStream
 from fleet_executor.worker import VLLMAgentJob
 from fleet_wire import events, ids
 from fleet_wire.bus import Bus
@@ -253,12 +253,30 @@ async def test_chunks_that_cannot_be_sent_are_lost_and_the_stream_goes_on() -> N
             raise Unavailable("the buffer is full")
         sent.append(chunk)
 
-    tokens = TokenStream(fresh_job(), publish)
+    tokens = TokenStream(fresh_job(), publish, Pace())
     for text in ("lost.", "kept."):
         tokens.add(text)
         await asyncio.sleep(0.12)
     await tokens.close()
     assert [(chunk.seq, chunk.text) for chunk in sent] == [(1, "kept.")]
+
+
+async def test_the_more_jobs_stream_the_less_often_each_sends() -> None:
+    sent: list[events.TokenChunk] = []
+
+    async def publish(chunk: Any) -> None:
+        sent.append(chunk)
+
+    pace = Pace()
+    others = [TokenStream(fresh_job(), publish, pace) for _ in range(300)]
+    tokens = TokenStream(fresh_job(), publish, pace)
+    for text in ("all ", "at ", "once"):
+        tokens.add(text)
+        await asyncio.sleep(0.12)
+    await tokens.close()
+    assert [(chunk.seq, chunk.text, chunk.done) for chunk in sent] == [(0, "all at once", True)]
+    await asyncio.gather(*(other.close() for other in others))
+    assert pace.seconds == 0.1
 
 
 async def test_a_record_that_cannot_be_read_holds_up_no_other_job(registry: Registry, bus: Bus) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Optional
 
 import nats.errors
 import structlog
@@ -15,45 +16,76 @@ log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS = 0.1
 """Ten times a second is as fast as anybody reads; each chunk costs a message for everyone who follows."""
+CHUNKS_PER_SECOND = 30
+"""What an actor sends of all its jobs together: nobody reads so many at once, and messages for each ten times a second would
+cost more than the answers."""
+
+
+class Pace:
+    """How often the jobs of one actor send: the more there are, the less often each."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+
+    @property
+    def seconds(self) -> float:
+        return max(INTERVAL_SECONDS, self.streams / CHUNKS_PER_SECOND)
 
 
 class TokenStream:
     """`add` text as it comes, `close` at the end: the last chunk says `done`. A chunk that cannot be sent is lost; the
     result carries the whole text. What may be the beginning of a secret waits for what follows it."""
 
-    def __init__(self, job: OpenJob, publish: Callable[[events.Event], Awaitable[None]]) -> None:
+    def __init__(self, job: OpenJob, publish: Callable[[events.Event], Awaitable[None]], pace: Pace) -> None:
         self._job = job
         self._publish = publish
+        self._pace = pace
+        pace.streams += 1
         self._pieces: list[str] = []
         self._redactor = Redactor()
         self._seq = 0
-        self._wake = asyncio.Event()
-        self._closing = False
-        self._task = asyncio.ensure_future(self._run())
+        self._sent_at = float("-inf")
+        self._next: Optional[asyncio.TimerHandle] = None
+        self._sending: Optional[asyncio.Task[None]] = None
 
     def add(self, text: str) -> None:
         self._pieces.append(text)
-        self._wake.set()
+        if self._next is None and self._sending is None:
+            self._plan()
 
     async def close(self) -> None:
         """Sends what is left."""
-        self._closing = True
-        self._wake.set()
-        await self._task
+        if self._sending is not None:
+            await self._sending
+        if self._next is not None:
+            self._next.cancel()
+        self._pace.streams -= 1
+        await self._send(self._taken() + self._redactor.close(), True)
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            done, text = self._closing, self._redactor.add("".join(self._pieces))
-            self._pieces.clear()
-            if done:
-                await self._send(text + self._redactor.close(), done)
-                return
-            if not text:
-                continue
-            await self._send(text, done)
-            await asyncio.sleep(INTERVAL_SECONDS)
+    def _plan(self) -> None:
+        """The next chunk, an interval after the last; the first one at once, unless many are sent."""
+        loop, seconds = asyncio.get_running_loop(), self._pace.seconds
+        if self._seq == 0 and seconds > INTERVAL_SECONDS:
+            self._sent_at = loop.time()
+        self._next = loop.call_at(self._sent_at + seconds, self._start)
+
+    def _start(self) -> None:
+        self._next = None
+        self._sending = asyncio.ensure_future(self._send_on())
+
+    async def _send_on(self) -> None:
+        self._sent_at = asyncio.get_running_loop().time()
+        text = self._taken()
+        if text:
+            await self._send(text, False)
+        self._sending = None
+        if self._pieces:
+            self._plan()
+
+    def _taken(self) -> str:
+        text = self._redactor.add("".join(self._pieces))
+        self._pieces.clear()
+        return text
 
     async def _send(self, text: str, done: bool) -> None:
         chunk = events.TokenChunk(

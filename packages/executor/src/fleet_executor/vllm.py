@@ -105,6 +105,11 @@ KEPT_SECONDS = 3.0
 END_SECONDS = 0.05
 """How long the end of a response is waited for when the answer is whole; without it the connection is not used again."""
 
+FEW = 3
+"""Answers that are read at once, each token as it comes."""
+GATHER_SECONDS = 0.05
+"""How often each answer is read where they are more: a token by itself costs a wake-up, a hundred at once little more."""
+
 
 def model_session() -> aiohttp.ClientSession:
     """What a ModelClient asks with. Connections are used again, without a limit of their number."""
@@ -123,6 +128,7 @@ class ModelClient:
         self._session = session
         self._config = config
         self._sleep = sleep
+        self._reading = 0
         self.model = config.vllm_model
         """Empty until the server was asked."""
 
@@ -179,12 +185,15 @@ class ModelClient:
             await self._check(response)
             parser = SseParser()
             watch = _Watch(response, self._config.first_token_seconds - (_now() - begun))
+            self._reading += 1
             try:
                 while not stream.done and (chunk := await response.content.readany()):
                     for data in _fed(parser, chunk):
                         stream.take(data)
                     if stream.events:
                         watch.wait(self._config.idle_seconds)
+                    if self._reading > FEW:
+                        await _gathered(response)
             except (aiohttp.ClientError, OSError) as error:
                 if not watch.late:
                     raise self._broken(stream, error) from error
@@ -192,6 +201,7 @@ class ModelClient:
                     raise self._late(f"{'another' if stream.events else 'a first'} token in time") from error
                 return
             finally:
+                self._reading -= 1
                 watch.end()
             if not stream.done and not stream.finished:
                 if stream.events == 0:
@@ -344,6 +354,20 @@ class _Stream:
                     raise ModelError("malformed", f"the answer is above {MAX_ANSWER_CHARS} characters", False)
                 self._pieces.append(text)
                 self._on_text(text)
+
+
+async def _gathered(response: aiohttp.ClientResponse) -> None:
+    """Leaves what comes to the kernel for a while. All answers wait for the same moment, so that what follows on their texts
+    is sent together."""
+    connection = response.connection
+    if connection is None or connection.protocol is None:
+        return  # all of it has come
+    protocol = connection.protocol
+    protocol.pause_reading()
+    try:
+        await asyncio.sleep(GATHER_SECONDS - _now() % GATHER_SECONDS)
+    finally:
+        protocol.resume_reading()
 
 
 async def _read_out(response: aiohttp.ClientResponse) -> None:

@@ -33,7 +33,7 @@ from fleet_executor.jobs import (
 from fleet_executor.measuring import measure
 from fleet_executor.registry import Registry
 from fleet_executor.structured import BadAnswer, ask
-from fleet_executor.tokens import TokenStream
+from fleet_executor.tokens import Pace, TokenStream
 from fleet_executor.vllm import ModelClient, ModelError, Spent, model_session
 from fleet_wire import clock, events, logs, tracing
 from fleet_wire.bus import Bus, connect
@@ -65,6 +65,7 @@ class VLLMAgentJob:
         self._looking: Optional[asyncio.Task[None]] = None
         self._measured: tuple[Optional[bool], float] = (None, 0)
         self._draining = False
+        self._pace = Pace()
         self._starting: Optional[asyncio.Task[None]] = None
         self._bus: Optional[Bus] = None
         self._log.info("VLLMAgentJob started", incarnation=self._incarnation, pid=os.getpid())
@@ -194,7 +195,7 @@ class VLLMAgentJob:
             assert self._bus is not None
             if not is_new and await self._persist(lambda: self._registry.ended(job.key)) is not None:
                 return
-            tokens = TokenStream(job, self._bus.publish_core)
+            tokens = TokenStream(job, self._bus.publish_core, self._pace)
             try:
                 ended = await self._ended(job, tokens)
             finally:
