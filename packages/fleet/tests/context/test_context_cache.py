@@ -143,7 +143,7 @@ async def test_a_cache_that_is_away_costs_nothing_but_time_and_is_used_again_whe
             await cache.forget(request.story_id)
             assert not await cache.check()
             server.process.start()
-            cache._quiet_until = 0.0
+            cache._server._quiet_until = 0.0
             assert await cache.check()
             assert await handlers.get_context(request, reading.reader(store), cache) == (right, False)
             assert await handlers.get_context(request, reading.reader(store), cache) == (right, True)

@@ -5,26 +5,21 @@ and by the request, and the version is read from the graph with every request: w
 found again, also where forgetting it failed.
 """
 
-import asyncio
-import contextlib
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import structlog
-import valkey.asyncio
-from valkey.exceptions import ResponseError, ValkeyError
+from valkey.exceptions import ResponseError
 
 from fleet.batching import Batches
 from fleet.context import domain
+from fleet.context.valkeyserver import ValkeyServer
 
 log = structlog.get_logger(__name__)
 
 TTL = dt.timedelta(hours=1)
-ANSWER_SECONDS = 0.5
-PAUSE_SECONDS = 1.0
-"""How long an unreachable server is not asked again, so that no request waits for it more than once."""
 MOST_AT_ONCE = 64
 """Reads in one round trip."""
 LAYOUT = 2
@@ -32,16 +27,12 @@ LAYOUT = 2
 
 
 class ContextCache:
-    """Never raises for a server that is away: it logs that once, and once more when the server is back."""
+    """Never raises for a server that is away."""
 
     def __init__(self, url: str) -> None:
-        self._client: valkey.asyncio.Valkey = valkey.asyncio.Valkey.from_url(
-            url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
-        )
+        self._server = ValkeyServer(url)
         self._decoder = msgspec.json.Decoder(domain.Context)
         self._fields = Batches(self._read, MOST_AT_ONCE)
-        self._there = True
-        self._quiet_until = 0.0
 
     async def get(self, story: domain.StoryHead, request: domain.ContextRequest) -> domain.Context | None:
         """What is held for this request at this version of the story; None for nothing, or for something corrupt."""
@@ -63,68 +54,39 @@ class ContextCache:
         key = _key(story.story_id)
 
         async def store() -> list[Any]:
-            async with self._client.pipeline(transaction=True) as pipeline:
+            async with self._server.client.pipeline(transaction=True) as pipeline:
                 pipeline.hset(key, _field(story, request), msgspec.json.encode(context).decode())
                 pipeline.expire(key, TTL, nx=True)
                 return list(await pipeline.execute())
 
-        await self._answer(key, store)
+        await self._server.answer(key, store)
 
     async def forget(self, story_id: str) -> None:
         """Drops all that is held of a story."""
         key = _key(story_id)
-        await self._answer(key, lambda: self._client.unlink(key))
+        await self._server.answer(key, lambda: self._server.client.unlink(key))
 
     async def check(self) -> bool:
         """Whether the server answers now; logs it where it does not."""
-        return await self._answer("", self._client.ping) is not None
+        return await self._server.check()
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._server.close()
 
     async def _read(self, places: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """What stands in these fields of these keys, in one round trip."""
 
         async def read() -> list[Any]:
-            async with self._client.pipeline(transaction=False) as pipeline:
+            async with self._server.client.pipeline(transaction=False) as pipeline:
                 for key, field in places:
                     pipeline.hget(key, field)
                 return list(await pipeline.execute(raise_on_error=False))
 
-        found = await self._answer("", read) or [None] * len(places)
+        found = await self._server.answer("", read) or [None] * len(places)
         for (key, _), value in zip(places, found, strict=True):
             if isinstance(value, ResponseError):
-                await self._drop(key, value)
+                await self._server.drop(key, value)
         return [value if isinstance(value, bytes) else None for value in found]
-
-    async def _drop(self, key: str, error: ResponseError) -> None:
-        """Makes room for what should stand there."""
-        log.warning("cache: refused, the key is dropped", key=key, error=str(error))
-        with contextlib.suppress(ValkeyError, OSError, asyncio.TimeoutError):
-            await self._client.unlink(key)
-
-    async def _answer(self, key: str, ask: Callable[[], Any]) -> Any:
-        """What `ask` awaits from the server, or None where there is no answer."""
-        clock = asyncio.get_running_loop().time
-        if clock() < self._quiet_until:
-            return None
-        try:
-            answer = await ask()
-            if not self._there:
-                log.info("cache: reachable again")
-                self._there = True
-        except ResponseError as error:
-            await self._drop(key, error)
-            return None
-        except (TimeoutError, ValkeyError, OSError) as error:
-            self._quiet_until = clock() + PAUSE_SECONDS
-            if self._there:
-                log.warning(
-                    "cache: unreachable, contexts come from the graph", error=str(error) or type(error).__name__
-                )
-                self._there = False
-            return None
-        return answer
 
 
 def _key(story_id: str) -> str:
