@@ -120,16 +120,21 @@ class Planning(planning_pb2_grpc.PlanningServiceServicer):
 
 
 class Context(context_pb2_grpc.ContextServiceServicer):
-    """Decisions in a dict, answered two a page."""
+    """Decisions in a dict, answered two a page; every change has the one `result`."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
         self.decisions: dict[str, context_pb2.ExplainDecisionResponse] = {}
+        self.result = context_pb2.ChangeResult(applied=True, id="dec-new")
 
     async def ExplainDecision(self, request: Any, context: Any) -> Any:
         if request.decision_id not in self.decisions:
             raise NotFound(f"there is no decision {request.decision_id}")
         return self.decisions[request.decision_id]
+
+    async def UpdateContext(self, request: Any, context: Any) -> Any:
+        self.calls.append(request)
+        return context_pb2.UpdateContextResponse(results=[self.result])
 
     async def SearchDecisions(self, request: Any, context: Any) -> Any:
         copy = context_pb2.SearchDecisionsRequest()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -386,3 +387,32 @@ async def test_it_ends_when_its_connection_to_nats_has_ended_for_good(
     await opened[0].client.close()
     assert await asyncio.wait_for(task, 20) is False
     await service.channel.close()
+
+
+async def test_a_persons_override_takes_the_place_of_a_decision_and_says_what_relied_on_it(
+    service: Service, bus: Bus, unique: Callable[[str], str]
+) -> None:
+    story, plan = unique("story"), unique("plan")
+    api = samples.completed(story, plan, "api")
+    test = samples.completed(story, plan, "test", role="QA", based_on=[api.decision_id])
+    for event in (api, test):
+        await bus.publish(event)
+        explain = context_pb2.ExplainDecisionRequest(decision_id=event.decision_id)
+        await eventually(functools.partial(service.stub.ExplainDecision, explain))
+    told = context_pb2.OverrideDecision(decision_id=api.decision_id, title="bcrypt", content="It.", reason="audit")
+    request = context_pb2.UpdateContextRequest(
+        request_id=unique("r"), actor="ada", changes=[{"override": told}, context_pb2.Change()]
+    )
+    made, refused = (await service.stub.UpdateContext(request)).results
+    assert (made.applied, made.superseded, made.flagged) == (True, [api.decision_id], [test.decision_id])
+    assert [(one.story_id, one.version) for one in made.stories] == [(story, 3)]
+    assert (refused.applied, refused.code) == (False, "invalid")
+    assert (await service.stub.UpdateContext(request)).results == [made, refused]
+    [body] = await read_all(bus, "context.updated", lambda body: body["story_id"] == story and body["version"] == 3, 1)
+    update = events.decode("context.updated", body)
+    assert isinstance(update, events.ContextUpdated)
+    assert (update.superseded, update.flagged) == ([api.decision_id], [test.decision_id])
+    request.actor = "bob"
+    with pytest.raises(grpc.aio.AioRpcError) as other:
+        await service.stub.UpdateContext(request)
+    assert other.value.code() == grpc.StatusCode.ALREADY_EXISTS

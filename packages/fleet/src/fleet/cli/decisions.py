@@ -7,14 +7,17 @@ import typer
 from fleet.cli import client, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
+from fleet.cli.override import override
 from fleet_wire import ids
 from fleet_wire.errors import NotFound
 from fleet_wire.gen.context.v1 import context_pb2
 from fleet_wire.rpc import call
 
-app = typer.Typer(help="Find decisions in the graph, and why they were taken.", no_args_is_help=True)
+app = typer.Typer(help="Find decisions and why they were taken, and decide otherwise.", no_args_is_help=True)
 
 HINTS: client.Hints = {NotFound: "`fleet decisions list` names the decisions there are"}
+
+app.command("override")(override)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one line for each.")]
 PAGE = 100

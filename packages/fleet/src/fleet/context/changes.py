@@ -64,7 +64,11 @@ class Milestone(Struct, frozen=True, kw_only=True, tag="milestone"):
     text: str
 
 
-Change = Override | Constraint | Affects | Summary | Milestone
+class Nothing(Struct, frozen=True, kw_only=True, tag="nothing"):
+    """A change of a kind that is not known here."""
+
+
+Change = Override | Constraint | Affects | Summary | Milestone | Nothing
 C = TypeVar("C", bound=Change)
 
 

@@ -250,7 +250,13 @@ def check_event(event: events.Event) -> None:
 
 
 def update_of(
-    changed: Iterable[str], version: int, story_id: str, plan_id: str = "", deliberation_id: str = ""
+    changed: Iterable[str],
+    version: int,
+    story_id: str,
+    plan_id: str = "",
+    deliberation_id: str = "",
+    superseded: Iterable[str] = (),
+    flagged: Iterable[str] = (),
 ) -> events.ContextUpdated:
     """The event that tells of a write. The same write gives the same event, and so the same message id."""
     names = sorted(set(changed))
@@ -262,6 +268,8 @@ def update_of(
         changed=names,
         version=version,
         hash=digest,
+        superseded=list(superseded),
+        flagged=list(flagged),
     )
 
 

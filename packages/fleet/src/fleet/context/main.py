@@ -56,6 +56,7 @@ async def serve(settings: ContextSettings, stop: asyncio.Event) -> bool:
             bus = await startup.connected(settings, "context", readiness, stop)
             if bus is None:
                 return True
+            servicer.publish = bus.publish
             try:
                 return await service.supervise(_loops(readiness, graph, cache, bus, stop), stop)
             finally:

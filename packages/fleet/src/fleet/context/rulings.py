@@ -165,7 +165,7 @@ async def _override(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
 
 
 async def _constraint(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
-    await _check_story(tx, ruling.story_id)
+    await check_story(tx, ruling.story_id)
     key, role = domain.task_key(ruling.plan_id, ruling.task_id), ""
     if ruling.task_id:
         found = await rows(tx, _TASK, plan_id=ruling.plan_id, key=key, story_id=ruling.story_id)
@@ -191,7 +191,7 @@ async def _constraint(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Ste
 
 async def _affects(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
     decision = await _standing(tx, ruling.decision_id)
-    await _check_story(tx, ruling.story_id)
+    await check_story(tx, ruling.story_id)
     await rows(tx, _AFFECT, decision_id=ruling.decision_id, story_id=ruling.story_id)
     ruled = Ruled(decision_id=ruling.decision_id, story_id=ruling.story_id, plan_id="")
     text = f"{ruling.by}: {decision['title']} ({ruling.decision_id}) affects story {ruling.story_id}"
@@ -212,7 +212,8 @@ async def _standing(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> dict
     return decision
 
 
-async def _check_story(tx: neo4j.AsyncManagedTransaction, story_id: str) -> None:
+async def check_story(tx: neo4j.AsyncManagedTransaction, story_id: str) -> None:
+    """Raises NotFound for a story that the graph does not have."""
     if not await rows(tx, _STORY, story_id=story_id):
         raise NotFound(f"there is no story {story_id}")
 

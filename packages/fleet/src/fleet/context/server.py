@@ -3,9 +3,10 @@
 from typing import Any
 
 from fleet.bolt import Graph
-from fleet.context import domain, handlers, reading
+from fleet.context import changemessages, domain, handlers, reading, updating
 from fleet.context.cache import ContextCache
-from fleet_wire import ids
+from fleet_wire import clock, ids
+from fleet_wire.errors import Unavailable
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
 from fleet_wire.rpc import Readiness, timestamp
 
@@ -13,13 +14,15 @@ NAME = context_pb2.DESCRIPTOR.services_by_name["ContextService"].full_name
 
 
 class ContextService(context_pb2_grpc.ContextServiceServicer):
-    """Every call is UNAVAILABLE with the reason while the service is not ready."""
+    """Every call is UNAVAILABLE with the reason while the service is not ready. The server listens before NATS is there, so that
+    health answers; `publish` is set once it is."""
 
     def __init__(self, readiness: Readiness, memory: Graph, cache: ContextCache) -> None:
         self._readiness = readiness
         self._memory = memory
         self._reader = reading.reader(memory)
         self._cache = cache
+        self.publish: handlers.Publish | None = None
 
     async def GetContext(  # type: ignore[override, unused-ignore]
         self, request: context_pb2.GetContextRequest, context: Any
@@ -91,6 +94,18 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         return context_pb2.SearchDecisionsResponse(
             decisions=[_decision(decision) for decision in decisions], next_page_token=token
         )
+
+    async def UpdateContext(  # type: ignore[override, unused-ignore]
+        self, request: context_pb2.UpdateContextRequest, context: Any
+    ) -> context_pb2.UpdateContextResponse:
+        self._readiness.require()
+        if self.publish is None:
+            raise Unavailable("nats: not connected yet")
+        asked = [changemessages.change_of(change) for change in request.changes]
+        results = await updating.update(
+            request.request_id, request.actor, asked, self._memory, self._cache, self.publish, clock.now()
+        )
+        return context_pb2.UpdateContextResponse(results=[changemessages.result_message(one) for one in results])
 
 
 def _decision(decision: domain.Decision) -> context_pb2.Decision:

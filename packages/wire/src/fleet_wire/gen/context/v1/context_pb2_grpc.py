@@ -50,6 +50,11 @@ class ContextServiceStub(object):
                 request_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.SearchDecisionsRequest.SerializeToString,
                 response_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.SearchDecisionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateContext = channel.unary_unary(
+                '/context.v1.ContextService/UpdateContext',
+                request_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextRequest.SerializeToString,
+                response_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextResponse.FromString,
+                _registered_method=True)
 
 
 class ContextServiceServicer(object):
@@ -78,6 +83,15 @@ class ContextServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateContext(self, request, context):
+        """Applies changes one by one, each whole or not at all; the answer says of each whether it was applied, or why not. The same
+        request_id again answers the same and writes nothing. ALREADY_EXISTS for another content under it; UNAVAILABLE where a part
+        is away: what was applied until then stays, and the same call goes on from there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContextServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +109,11 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     servicer.SearchDecisions,
                     request_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.SearchDecisionsRequest.FromString,
                     response_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.SearchDecisionsResponse.SerializeToString,
+            ),
+            'UpdateContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateContext,
+                    request_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextRequest.FromString,
+                    response_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +198,33 @@ class ContextService(object):
             '/context.v1.ContextService/SearchDecisions',
             fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.SearchDecisionsRequest.SerializeToString,
             fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.SearchDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/context.v1.ContextService/UpdateContext',
+            fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextRequest.SerializeToString,
+            fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,11 @@ class ContextServiceStub:
     """A decision with its proposals, scores and dissent. NOT_FOUND for an unknown one."""
     SearchDecisions: _grpc.UnaryUnaryMultiCallable[_context_pb2.SearchDecisionsRequest, _context_pb2.SearchDecisionsResponse]
     """Decisions, newest first, filtered by what is given: every word of `query` stands in the title or the content."""
+    UpdateContext: _grpc.UnaryUnaryMultiCallable[_context_pb2.UpdateContextRequest, _context_pb2.UpdateContextResponse]
+    """Applies changes one by one, each whole or not at all; the answer says of each whether it was applied, or why not. The same
+    request_id again answers the same and writes nothing. ALREADY_EXISTS for another content under it; UNAVAILABLE where a part
+    is away: what was applied until then stays, and the same call goes on from there.
+    """
 
 @_typing.type_check_only
 class ContextServiceAsyncStub(ContextServiceStub):
@@ -55,6 +60,11 @@ class ContextServiceAsyncStub(ContextServiceStub):
     """A decision with its proposals, scores and dissent. NOT_FOUND for an unknown one."""
     SearchDecisions: _aio.UnaryUnaryMultiCallable[_context_pb2.SearchDecisionsRequest, _context_pb2.SearchDecisionsResponse]  # type: ignore[assignment]
     """Decisions, newest first, filtered by what is given: every word of `query` stands in the title or the content."""
+    UpdateContext: _aio.UnaryUnaryMultiCallable[_context_pb2.UpdateContextRequest, _context_pb2.UpdateContextResponse]  # type: ignore[assignment]
+    """Applies changes one by one, each whole or not at all; the answer says of each whether it was applied, or why not. The same
+    request_id again answers the same and writes nothing. ALREADY_EXISTS for another content under it; UNAVAILABLE where a part
+    is away: what was applied until then stays, and the same call goes on from there.
+    """
 
 class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
     """The memory: hydrates what an agent may see, and explains what was decided. Every id matches [A-Za-z0-9_-]{1,64}."""
@@ -84,5 +94,16 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_context_pb2.SearchDecisionsResponse, _abc.Awaitable[_context_pb2.SearchDecisionsResponse]]:
         """Decisions, newest first, filtered by what is given: every word of `query` stands in the title or the content."""
+
+    @_abc_1.abstractmethod
+    def UpdateContext(
+        self,
+        request: _context_pb2.UpdateContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_pb2.UpdateContextResponse, _abc.Awaitable[_context_pb2.UpdateContextResponse]]:
+        """Applies changes one by one, each whole or not at all; the answer says of each whether it was applied, or why not. The same
+        request_id again answers the same and writes nothing. ALREADY_EXISTS for another content under it; UNAVAILABLE where a part
+        is away: what was applied until then stays, and the same call goes on from there.
+        """
 
 def add_ContextServiceServicer_to_server(servicer: ContextServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
