@@ -59,6 +59,26 @@ def plan_approved(story_id: str, plan_id: str, tasks: list[events.PlanTask], **c
     )
 
 
+def failed(story_id: str, plan_id: str, task_id: str, **changes: Any) -> events.DeliberationFailed:
+    return events.DeliberationFailed(
+        **{
+            "deliberation_id": ids.deliberation_id(plan_id or "adhoc", task_id, 1),
+            "task_id": task_id,
+            "plan_id": plan_id,
+            "story_id": story_id,
+            "role": "DEV",
+            "reason": "quorum_missed",
+            "duration_seconds": 2.5,
+            "failed_at": NOW,
+            **changes,
+        }
+    )
+
+
+def plan_completed(story_id: str, plan_id: str, decided: list[str], **changes: Any) -> events.PlanCompleted:
+    return events.PlanCompleted(**{"plan_id": plan_id, "story_id": story_id, "decided": decided, **changes})
+
+
 def completed(
     story_id: str, plan_id: str, task_id: str, role: str = "DEV", minute: int = 0, **changes: Any
 ) -> events.DeliberationCompleted:

@@ -90,6 +90,51 @@ async def test_the_first_content_under_an_id_stays(store: Graph, unique: Callabl
     assert [proposal.content for proposal in found.proposals] == ["Argon2", "bcrypt"]
 
 
+async def test_the_timeline_of_a_story_holds_each_event_in_one_line_without_secrets(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, plan = unique("story"), unique("plan")
+    secret = events.DecisionText(title="Use password: Hunter2-zq8 " + "x" * 200, content="c", rationale="r")
+    decided = samples.completed(story, plan, "api", minute=3, decision=secret)
+    failures = [events.FailedTask(task_id="test", reason="quorum_missed")]
+    await put(
+        store,
+        samples.story_created(story, title="Log\n in"),
+        samples.transitioned(story, 1, "DRAFT"),
+        samples.plan_approved(story, plan, [samples.task("api"), samples.task("test")]),
+        decided,
+        samples.failed(story, plan, "test"),
+        samples.plan_completed(story, plan, ["api"], failed=failures),
+        samples.plan_completed(story, plan, ["api"], failed=failures),
+    )
+    query = (
+        "MATCH (e:Event {story_id: $id}) RETURN e.kind AS kind, e.plan_id AS plan, e.at AS at, e.summary AS summary "
+    )
+    found = await store.ask(query + "ORDER BY e.version", id=story)
+    noon = "2026-03-01T12:0{}:00.000000Z"
+    summaries = [row.pop("summary") for row in found]
+    assert found == [
+        {"kind": "planning.story.created", "plan": "", "at": noon.format(0)},
+        {"kind": "planning.story.transitioned", "plan": "", "at": noon.format(0)},
+        {"kind": "planning.plan.approved", "plan": plan, "at": noon.format(0)},
+        {"kind": "orchestration.deliberation.completed", "plan": plan, "at": noon.format(3)},
+        {"kind": "orchestration.deliberation.failed", "plan": plan, "at": noon.format(0)},
+        {"kind": "orchestration.plan.completed", "plan": plan, "at": noon.format(0)},
+    ]
+    line = summaries.pop(3)
+    assert line.startswith("DEV council decided Use password: [redacted")
+    assert "Hunter2" not in line
+    assert line.endswith(f"x… ({decided.decision_id})")
+    assert len(line) == 160
+    assert summaries == [
+        "story created: Log in",
+        "BACKLOG to DRAFT by ada",
+        f"plan {plan} version 1 approved by ada",
+        "DEV council decided nothing on test: quorum_missed",
+        f"plan {plan} completed: 1 decided, 1 failed",
+    ]
+
+
 async def test_twenty_writers_of_one_story_each_get_a_version_of_their_own(
     store: Graph, unique: Callable[[str], str]
 ) -> None:

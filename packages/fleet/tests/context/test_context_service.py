@@ -135,10 +135,12 @@ async def test_events_become_memory_and_context_updated(
         tasks = [samples.task("api"), samples.task("test", role="QA", depends_on=["api"])]
         await bus.publish(samples.plan_approved(story, plan, tasks))
         await bus.publish(decided)
-        updates = await read_all(bus, "context.updated", lambda body: body["story_id"] == story, 4)
+        await bus.publish(samples.failed(story, plan, "test"))
+        await bus.publish(samples.plan_completed(story, plan, ["api"]))
+        updates = await read_all(bus, "context.updated", lambda body: body["story_id"] == story, 6)
     bodies = sorted((json.loads(update) for update in updates), key=lambda body: body["version"])
-    assert [body["version"] for body in bodies] == [1, 2, 3, 4]
-    of_decision = next(body for body in bodies if body["deliberation_id"])
+    assert [body["version"] for body in bodies] == [1, 2, 3, 4, 5, 6]
+    [of_decision] = [body for body in bodies if body["deliberation_id"]]
     assert (of_decision["deliberation_id"], of_decision["plan_id"]) == (decided.deliberation_id, plan)
     assert {decided.decision_id, decided.deliberation_id, story} <= set(of_decision["changed"])
     assert any("deliberation.completed" in line["event"] for line in lines)
@@ -152,7 +154,7 @@ async def test_events_become_memory_and_context_updated(
     ]
     assert "Do api with Argon2." in answer.blocks[3].text
     assert answer.tokens == sum(block.tokens for block in answer.blocks) <= 4000
-    assert (answer.version, answer.from_cache, len(answer.hash)) == (4, False, 64)
+    assert (answer.version, answer.from_cache, len(answer.hash)) == (6, False, 64)
     again = await service.stub.GetContext(request)
     assert again.from_cache
     again.from_cache = False

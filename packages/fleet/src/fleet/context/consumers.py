@@ -8,6 +8,8 @@ from fleet_wire.consumer import Handler
 EXPECTED: dict[str, tuple[type[handlers.Remembered], ...]] = {
     "context-planning": (events.StoryCreated, events.StoryTransitioned, events.PlanApproved),
     "context-decisions": (events.DeliberationCompleted,),
+    "context-failures": (events.DeliberationFailed,),
+    "context-completions": (events.PlanCompleted,),
 }
 """By consumer, as named in `fleet_wire.topology.CONSUMERS`: the events it takes."""
 

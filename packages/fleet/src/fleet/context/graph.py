@@ -11,8 +11,8 @@ the first one stays. An event that comes before the one it refers to makes nodes
 fills.
 
 Nodes are named with MERGE in every statement, also where they must be there: on the embedded server a MATCH may miss what the
-same transaction has just merged while others merge the same, and a statement on nothing would go unnoticed. Relations that
-no other event can make are created, since the Event guards them: a MERGE would look through all that an agent ever proposed.
+same transaction has just merged while others merge the same, and a statement on nothing would go unnoticed. What no other event
+can make is created, since the Event guards it: a MERGE would look through all that an agent ever proposed.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ import neo4j
 
 from fleet.bolt import Graph, rows
 from fleet.context import reliance
-from fleet.context.projection import Arriving, Writing, writing
+from fleet.context.projection import Arriving, Row, Writing, writing
 from fleet_wire.errors import Invalid
 
 KEYS = {
@@ -77,23 +77,29 @@ FOREACH (edge IN e.edges |
 RETURN e.plan_id AS plan_id, e.story_id AS wanted, p.story_id AS owner"""
 _SET_DECISIONS = """
 UNWIND $decisions AS e
+MERGE (s:Story {story_id: e.story_id})
+MERGE (p:Plan {plan_id: e.plan_id}) ON CREATE SET p.story_id = e.story_id
+MERGE (s)-[:HAS_PLAN]->(p)
+MERGE (t:Task {key: e.task}) SET t.plan_id = e.plan_id, t.task_id = e.task_id
+MERGE (p)-[:HAS_TASK]->(t)
 MERGE (d:Deliberation {deliberation_id: e.deliberation_id}) SET d += e.deliberation
+CREATE (d)-[:DELIBERATES]->(t)
 MERGE (c:Decision {decision_id: e.decision_id}) SET c += e.decision
 CREATE (d)-[:DECIDED]->(c)
-FOREACH (id IN e.stories |
-  MERGE (s:Story {story_id: id})
-  CREATE (c)-[:AFFECTS]->(s))
-FOREACH (key IN e.tasks |
-  MERGE (t:Task {key: key})
-  CREATE (d)-[:DELIBERATES]->(t))"""
+CREATE (c)-[:AFFECTS]->(s)
+RETURN e.plan_id AS plan_id, e.story_id AS wanted, p.story_id AS owner"""
+_SET_AD_HOC_DECISIONS = """
+UNWIND $decisions AS e
+MERGE (d:Deliberation {deliberation_id: e.deliberation_id}) SET d += e.deliberation
+MERGE (c:Decision {decision_id: e.decision_id}) SET c += e.decision
+CREATE (d)-[:DECIDED]->(c)"""
 _SET_PROPOSALS = """
 UNWIND $proposals AS e
 MERGE (a:Agent {agent_id: e.agent_id})
-MERGE (p:Proposal {key: e.key}) SET p += e.values
-CREATE (a)-[:PROPOSED]->(p)
-FOREACH (check IN e.checks |
-  MERGE (k:Check {key: check.key}) SET k += check.values
-  CREATE (p)-[:CHECKED]->(k))
+CREATE (a)-[:PROPOSED]->(p:Proposal {key: e.key}) SET p += e.values
+FOREACH (k IN e.checks |
+  CREATE (p)-[:CHECKED]->
+    (:Check {key: k.key, place: k.place, name: k.name, status: k.status, score: k.score, detail: k.detail}))
 FOREACH (id IN e.supports |
   MERGE (c:Decision {decision_id: id})
   CREATE (p)-[:SUPPORTS]->(c))
@@ -174,15 +180,22 @@ def _by_story(batch: Sequence[Arriving], with_story: str, without: str) -> list[
 
 async def _fill(tx: neo4j.AsyncManagedTransaction, written: Sequence[Writing]) -> None:
     if plans := [plan for one in written for plan in one.plans]:
-        for plan in await rows(tx, _SET_PLANS, plans=plans):
-            if plan["owner"] != plan["wanted"]:
-                raise Invalid(
-                    f"story_id: plan {plan['plan_id']} belongs to story {plan['owner']}, not to {plan['wanted']}"
-                )
-    if decisions := [decision for one in written for decision in one.decisions]:
-        await rows(tx, _SET_DECISIONS, decisions=decisions)
+        _check_owners(await rows(tx, _SET_PLANS, plans=plans))
+    if decided := [one.decision for one in written if one.decision]:
+        for statement, group in (
+            (_SET_DECISIONS, [one for one in decided if one["story_id"]]),
+            (_SET_AD_HOC_DECISIONS, [one for one in decided if not one["story_id"]]),
+        ):
+            if group:
+                _check_owners(await rows(tx, statement, decisions=group))
         # In one order in all replicas: most councils have the same agents.
         proposals = [proposal for one in written for proposal in one.proposals]
         await rows(tx, _SET_PROPOSALS, proposals=sorted(proposals, key=itemgetter("agent_id", "key")))
     if bases := [base for one in written for base in one.bases]:
         await reliance.rely(tx, bases)
+
+
+def _check_owners(plans: Sequence[Row]) -> None:
+    for plan in plans:
+        if plan["owner"] != plan["wanted"]:
+            raise Invalid(f"story_id: plan {plan['plan_id']} belongs to story {plan['owner']}, not to {plan['wanted']}")

@@ -18,7 +18,14 @@ log = structlog.get_logger(__name__)
 
 Publish = Callable[[events.Event], Awaitable[object]]
 Recorder = Batches[projection.Arriving, graph.Recorded]
-Remembered = events.StoryCreated | events.StoryTransitioned | events.PlanApproved | events.DeliberationCompleted
+Remembered = (
+    events.StoryCreated
+    | events.StoryTransitioned
+    | events.PlanApproved
+    | events.DeliberationCompleted
+    | events.DeliberationFailed
+    | events.PlanCompleted
+)
 
 
 def recorder(memory: Graph) -> Recorder:
@@ -43,6 +50,10 @@ async def remember(event: Remembered, record: Recorder, cache: ContextCache, pub
         names |= {"plan_id": event.plan_id, "deliberation_id": event.deliberation_id}
         changed += [event.deliberation_id, event.decision_id]
         changed += [domain.proposal_key(event.deliberation_id, entry.agent_id) for entry in event.ranking]
+    elif isinstance(event, events.DeliberationFailed | events.PlanCompleted):
+        # The deliberation stays unnamed: that would say that its decision is in the graph.
+        names["plan_id"] = event.plan_id
+        changed.append(event.message_id())
     arriving = projection.arriving(event, event.story_id, born=uuid.uuid4().hex, now=clock.now())
     recorded = await record.ask(arriving)
     if not recorded.same:

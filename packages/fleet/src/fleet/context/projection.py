@@ -60,7 +60,7 @@ class Writing:
 
     story: Row = dataclasses.field(default_factory=dict)
     plans: tuple[Row, ...] = ()
-    decisions: tuple[Row, ...] = ()
+    decision: Row | None = None
     proposals: tuple[Row, ...] = ()
     bases: tuple[Row, ...] = ()
 
@@ -72,6 +72,7 @@ def stamp(moment: dt.datetime) -> str:
 
 def summary(event: events.Event) -> str:
     """An event in one line of at most SUMMARY_CHARS characters, without secrets."""
+    tail = ""
     match event:
         case events.StoryCreated():
             text = f"story created: {event.title}"
@@ -80,16 +81,22 @@ def summary(event: events.Event) -> str:
         case events.PlanApproved():
             text = f"plan {event.plan_id} version {event.plan_version} approved by {event.approved_by}"
         case events.DeliberationCompleted():
-            text = f"{event.role} council decided {event.decision.title} ({event.decision_id})"
+            text, tail = f"{event.role} council decided {event.decision.title}", f" ({event.decision_id})"
+        case events.DeliberationFailed():
+            text = f"{event.role} council decided nothing on {event.task_id}: {event.reason}"
+        case events.PlanCompleted():
+            counts = ((len(event.decided), "decided"), (len(event.failed), "failed"), (len(event.skipped), "skipped"))
+            text = f"plan {event.plan_id} completed: {', '.join(f'{count} {word}' for count, word in counts if count)}"
         case _:
             raise Invalid(f"{event.TYPE} is nothing that the memory records")
-    return line(text)
+    return line(text, tail)
 
 
-def line(text: str) -> str:
-    """A text as one line of the timeline: redacted first, so that the cut leaves no part of a secret that nobody knows."""
-    words = " ".join(redact(text).split())
-    return words if len(words) <= SUMMARY_CHARS else f"{words[: SUMMARY_CHARS - 1]}…"
+def line(text: str, tail: str = "") -> str:
+    """A text as one line of the timeline that ends in `tail`: redacted first, so that the cut leaves no part of a secret that
+    nobody knows."""
+    words, room = " ".join(redact(text).split()), SUMMARY_CHARS - len(tail)
+    return (words if len(words) <= room else f"{words[: room - 1]}…") + tail
 
 
 def writing(event: events.Event, story: Row) -> Writing:
@@ -105,14 +112,13 @@ def writing(event: events.Event, story: Row) -> Writing:
             text = _text(story, event.plan_version, event.plan_id, msgspec.to_builtins(event.story))
             return Writing(text, plans=(_plan(event),))
         case events.DeliberationCompleted():
-            return Writing(
-                plans=_plan_of(event), decisions=(_decision(event),), proposals=_proposals(event), bases=_bases(event)
-            )
-    raise Invalid(f"{event.TYPE} is nothing that the memory records")
+            return Writing(decision=_decision(event), proposals=_proposals(event), bases=_bases(event))
+        case _:
+            return Writing()
 
 
 def _happened(event: events.Event) -> dt.datetime | None:
-    for field in ("decided_at", "approved_at", "transitioned_at"):
+    for field in ("decided_at", "failed_at", "approved_at", "transitioned_at"):
         if moment := getattr(event, field, None):
             return moment  # type: ignore[no-any-return]
     return None
@@ -157,16 +163,9 @@ def _plan(event: events.PlanApproved) -> Row:
     return {"story_id": event.story_id, "plan_id": plan, "values": values, "tasks": tasks, "edges": edges}
 
 
-def _plan_of(event: events.DeliberationCompleted) -> tuple[Row, ...]:
-    """The plan and the task that a decision belongs to, by their ids; the plan's own event says the rest."""
-    if not event.plan_id:
-        return ()
-    names = {"plan_id": event.plan_id, "task_id": event.task_id}
-    task = {"key": domain.task_key(event.plan_id, event.task_id), "values": names}
-    return ({"story_id": event.story_id, "plan_id": event.plan_id, "values": {}, "tasks": [task], "edges": []},)
-
-
 def _decision(event: events.DeliberationCompleted) -> Row:
+    """The decision, its deliberation, and the plan and task that they belong to by their ids; the plan's own event says the
+    rest of these."""
     text = event.decision
     belongs = {"story_id": event.story_id, "plan_id": event.plan_id, "task_id": event.task_id, "role": event.role}
     deliberation = {
@@ -199,8 +198,10 @@ def _decision(event: events.DeliberationCompleted) -> Row:
         "decision_id": event.decision_id,
         "deliberation": deliberation,
         "decision": decision,
-        "stories": [event.story_id] if event.story_id else [],
-        "tasks": [domain.task_key(event.plan_id, event.task_id)] if event.plan_id else [],
+        "story_id": event.story_id,
+        "plan_id": event.plan_id,
+        "task_id": event.task_id,
+        "task": domain.task_key(event.plan_id, event.task_id),
     }
 
 
@@ -235,13 +236,11 @@ def _checks(event: events.DeliberationCompleted, entry: events.Ranked) -> list[R
     return [
         {
             "key": domain.check_key(event.deliberation_id, entry.agent_id, check.name),
-            "values": {
-                "place": place,
-                "name": check.name,
-                "status": check.status,
-                "score": check.score,
-                "detail": check.detail,
-            },
+            "place": place,
+            "name": check.name,
+            "status": check.status,
+            "score": check.score,
+            "detail": check.detail,
         }
         for place, check in enumerate({check.name: check for check in entry.checks}.values())
     ]
