@@ -10,9 +10,9 @@ import grpc
 import pytest
 from fleet_kit import DecidedPlan, Fleet, deliberation_of, until
 
-from fleet.deliberation import prompt as prompts
 from fleet.orchestrator.store import prompt_key
 from fleet_wire import ids
+from fleet_wire.fence import harmless
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
 from fleet_wire.gen.planning.v1 import planning_pb2
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2
@@ -67,7 +67,7 @@ async def test_a_dependent_task_starts_after_the_decision_is_in_the_graph_and_it
     prompt = await fleet.store.prompts.get(prompt_key(second))
     assert prompt is not None
     decided = (await until(functools.partial(fleet.explain, ids.decision_id(first)))).decision.content
-    assert prompts.harmless(decided).strip() in prompt.value.shared
+    assert harmless(decided).strip() in prompt.value.shared
     explained = await until(functools.partial(fleet.explain, ids.decision_id(second)))
     assert list(explained.based_on) == [ids.decision_id(first)]
 

@@ -11,9 +11,9 @@ import yaml
 from fleet_kit import Fleet, deliberation_of, until
 from recording_model import RecordingModel, recording_model
 
-from fleet.deliberation.prompt import harmless
 from fleet.orchestrator.store import prompt_key
 from fleet_wire import ids
+from fleet_wire.fence import harmless
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # the loop that the stack lives in
 

@@ -16,8 +16,10 @@ from fleet_executor.jobs import JobSpec, Message
 from fleet_executor.vllm import Answer, ModelClient, ModelError, Spent
 from fleet_wire.errors import Invalid
 from fleet_wire.events import JobError
+from fleet_wire.fence import fenced, harmless
 
 _ELSEWHERE = re.compile(r'"\$(?:dynamicRef|ref)": "(?!#)')
+_AGAIN = "Your answer was not of the form asked for; what is wrong stands above. Answer again, with the JSON only."
 SHOWN_CHARS = 16_000
 """Of a bad answer, in the prompt that asks for a better one."""
 
@@ -43,9 +45,7 @@ async def ask(client: ModelClient, spec: JobSpec, on_text: Callable[[str], None]
     again = [
         *spec.messages,
         Message(role="assistant", content=_shown(answer.text)),
-        Message(
-            role="user", content=f"That was not of the form asked for: {problem} Answer again, with the JSON only."
-        ),
+        Message(role="user", content=f"{fenced([('what is wrong', problem)])}\n\n{_AGAIN}"),
     ]
     try:
         repaired = await client.complete(msgspec.structs.replace(spec, messages=again), on_text, spent)
@@ -110,5 +110,5 @@ def _short(text: str) -> str:
 
 
 def _shown(answer: str) -> str:
-    """Cut, and with the marks that chat templates are made of broken, since the text goes back into a prompt."""
-    return answer[:SHOWN_CHARS].replace("<|", "< |").replace("|>", "| >")
+    """Cut and made harmless, since the text goes back into a prompt."""
+    return harmless(answer[:SHOWN_CHARS])

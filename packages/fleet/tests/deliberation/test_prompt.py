@@ -6,8 +6,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.deliberation.prompt import LENSES, ContextText, Prompt, harmless, render
+from fleet.deliberation.prompt import LENSES, ContextText, Prompt, render
 from fleet_wire.events import PlanTask
+from fleet_wire.fence import harmless
 from fleet_wire.ids import ROLES
 
 TASK = PlanTask(

@@ -7,12 +7,12 @@ and the control tokens of common chat templates are broken up in it.
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
 
+from fleet_wire import fence
 from fleet_wire.events import PlanTask, Role
 from fleet_wire.redaction import redact
 
@@ -61,12 +61,6 @@ _JUDGE = (
 
 MAX_REASON = 600
 """Characters of a verdict's reason at most."""
-
-# Control characters but for tab and line feed, and unpaired surrogates: the categories Cc and Cs.
-_CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_TOKEN_CHARACTER = re.compile("[<|\uff5c[]")  # without one of these there is no control token
-# The openings and endings of the control tokens of common chat templates, the full-width bar of some included.
-_CONTROL_TOKEN = re.compile(r"<(?=[|\uff5c/]?[A-Za-z_\uff5c])|[|\uff5c](?=>)|\[(?=/?[A-Z_]{2,}\])|<(?=<)", re.ASCII)
 
 
 class ContextText(Struct, frozen=True, kw_only=True):
@@ -148,27 +142,9 @@ def _verdict_schema(max_tokens: int) -> str:
     return msgspec.json.encode(form).decode()
 
 
-def harmless(text: str) -> str:
-    """The text without control characters, the control tokens of chat templates broken up by a space.
-
-    In this order: taking characters out afterwards could put a token together again.
-    """
-    plain = _CONTROL_CHARACTER.sub("", text)
-    if not _TOKEN_CHARACTER.search(plain):
-        return plain
-    return _CONTROL_TOKEN.sub(lambda match: match.group(0) + " ", plain)
-
-
 def fenced(blocks: Sequence[ContextText]) -> str:
-    """Each block between two lines with a marker. The markers come from a hash over all blocks, so that no text can hold
-    one; what a block is called stands inside the fence, since that too may be somebody's text."""
-    bodies = [harmless(f"{block.title}\n{block.text}" if block.title else block.text).strip() for block in blocks]
-    whole = hashlib.sha256("\0".join(bodies).encode()).hexdigest()
-    parts = []
-    for number, (block, body) in enumerate(zip(blocks, bodies, strict=True), start=1):
-        marker = hashlib.sha256(f"{whole}|{number}".encode()).hexdigest()[:12]
-        parts.append(f"--- {marker} {block.kind}\n{body}\n--- {marker} end")
-    return "\n\n".join(parts)
+    """The blocks, each in its fence; what a block is called stands inside it, since that too may be somebody's text."""
+    return fence.fenced([(it.kind, f"{it.title}\n{it.text}" if it.title else it.text) for it in blocks])
 
 
 def _task_text(task: PlanTask) -> str:
