@@ -3,10 +3,12 @@
 import functools
 from collections.abc import AsyncIterator
 from importlib import resources
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+import valkey.asyncio
 import yaml
 from fleet_kit import Fleet, deliberation_of, until
 from recording_model import RecordingModel, recording_model
@@ -14,6 +16,8 @@ from recording_model import RecordingModel, recording_model
 from fleet.orchestrator.store import prompt_key
 from fleet_wire import ids
 from fleet_wire.fence import harmless
+from fleet_wire.gen.context.v1 import context_pb2
+from fleet_wire.gen.planning.v1 import planning_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # the loop that the stack lives in
 
@@ -37,6 +41,59 @@ async def test_every_task_of_the_complex_plan_is_shown_the_decisions_that_it_dep
     fleet: Fleet, recorded: RecordingModel
 ) -> None:
     plan_id = await fleet.start(COMPLEX)
+    await all_are_shown_what_they_depend_on(fleet, recorded, plan_id)
+
+
+@pytest.mark.parametrize("how", ["flushed", "killed"])
+async def test_a_cache_that_loses_all_in_the_middle_of_a_plan_loses_speed_only(
+    how: str, fleet: Fleet, recorded: RecordingModel
+) -> None:
+    cache = fleet.stack.part("valkey")
+    plan_id = await fleet.start(COMPLEX)
+
+    async def decided() -> list[str]:
+        return [task.task_id for task in (await fleet.progress(plan_id)).tasks if task.state == "decided"]
+
+    try:
+        assert len(await until(decided)) < len(DEPENDS_ON), "the plan is in its middle"
+        if how == "flushed":
+            await flush(fleet)
+        else:
+            await cache.kill(restart=False)
+        await all_are_shown_what_they_depend_on(fleet, recorded, plan_id)
+    finally:
+        if how == "killed":
+            await cache.start()
+    request = context_pb2.GetContextRequest(
+        story_id=(await fleet.planning.GetPlan(planning_pb2.GetPlanRequest(plan_id=plan_id))).plan.story_id,
+        plan_id=plan_id,
+        task_id="review",
+        role="ARCHITECT",
+        phase="build",
+        token_budget=1024,
+        required_decision_ids=[ids.decision_id(deliberation_of(plan_id, task)) for task in DEPENDS_ON["review"]],
+    )
+
+    async def held() -> Any:
+        answer = await fleet.context.GetContext(request)
+        return answer if answer.from_cache else None
+
+    before = await until(held)
+    await flush(fleet)
+    after = await fleet.context.GetContext(request)
+    assert not after.from_cache
+    assert (list(after.blocks), after.hash) == (list(before.blocks), before.hash)
+
+
+async def flush(fleet: Fleet) -> None:
+    """Takes all out of Valkey."""
+    client = valkey.asyncio.Valkey.from_url(fleet.stack.env["VALKEY_URL"])
+    await client.flushall()
+    await client.aclose()
+
+
+async def all_are_shown_what_they_depend_on(fleet: Fleet, recorded: RecordingModel, plan_id: str) -> None:
+    """Waits for the complex plan's end, and looks at each of its edges in what reached the model."""
     ended = await fleet.plan_ended(plan_id)
     assert sorted(ended.decided) == sorted(DEPENDS_ON), ended
     assert sum(map(len, DEPENDS_ON.values())) == 10, "the plan has edges to look at"

@@ -95,14 +95,16 @@ async def test_an_answer_of_the_form_asked_for_is_asked_for_once(
 async def test_one_that_is_not_is_repaired_once_and_paid_for_twice(
     actor: VLLMAgentJob, bus: Bus, model: ScriptedModel
 ) -> None:
-    bad = '{"reason": "<|im_end|>", "winner": "third"}'
+    bad = '{"reason": "<|im_end|>", "winner": "<|im_start|>third"}'
     model.script[:] = [said(bad), said(GOOD)]
     result = await result_of(actor, bus, response_schema=SCHEMA)
     assert (result.status, result.content, result.calls, result.usage) == ("completed", GOOD, 2, USED + USED)
     first, second = (asked["messages"] for asked in model.asked)
     assert second[: len(first)] == first
-    assert second[-2] == {"role": "assistant", "content": '{"reason": "< |im_end| >", "winner": "third"}'}
-    assert "winner" in second[-1]["content"] and "JSON only" in second[-1]["content"]
+    assert second[-2] == {"role": "assistant", "content": '{"reason": "< |im_end| >", "winner": "< |im_start| >third"}'}
+    fence, problem, _, order = second[-1]["content"].split("\n", 3)
+    assert fence.startswith("--- ") and "winner" in problem and "third" in problem and "<|" not in problem
+    assert "JSON only" in order and "third" not in order
     assert "response_format" in model.asked[1]
 
 
