@@ -22,6 +22,7 @@ from pathlib import Path
 import neo4j
 from neo4j.exceptions import ServiceUnavailable, TransientError
 
+from fleet.local.fulltext import make_index
 from fleet.settings import GraphSettings
 
 HOST = "127.0.0.1"
@@ -263,6 +264,7 @@ def arcade_server(directory: Path) -> Iterator[GraphServer]:
         command, directory / "graph.log", lambda: listens(bolt) and _answers(f"http://{HOST}:{http}"), cwd=directory
     )
     with running(process):
+        make_index(f"http://{HOST}:{http}", "neo4j", "root", PASSWORD)
         yield GraphServer(f"bolt://{HOST}:{bolt}", "root", PASSWORD, "neo4j", f"http://{HOST}:{http}", process)
 
 

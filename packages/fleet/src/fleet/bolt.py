@@ -32,6 +32,7 @@ class Graph:
     def __init__(self, settings: GraphSettings) -> None:
         self.uri = settings.neo4j_uri
         self._database = settings.neo4j_database
+        self._agent = ""
         self._driver = neo4j.AsyncGraphDatabase.driver(
             settings.neo4j_uri,
             auth=(settings.neo4j_user, settings.neo4j_password.get_secret_value()),
@@ -71,6 +72,17 @@ class Graph:
             if not error.is_retryable():
                 raise self._away(error) from error
         return await self.read(lambda tx: rows(tx, query, **parameters))  # which tries again
+
+    async def agent(self) -> str:
+        """What the server calls itself. It is asked once."""
+        if not self._agent:
+            try:
+                async with self._session() as session:
+                    summary = await (await session.run("RETURN 1")).consume()
+            except (DriverError, Neo4jError) as error:
+                raise self._away(error) from error
+            self._agent = summary.server.agent
+        return self._agent
 
     async def close(self) -> None:
         await self._driver.close()

@@ -43,12 +43,12 @@ async def migrate(graph: Graph, service: str, migrations: Sequence[Migration]) -
     Raises Unavailable while the database is away; where a statement fails, naming the migration; and where the database is
     of a newer release. Call it again until it returns: nothing may be read or written before.
     """
-    await _state(graph, _RECORD_IS_UNIQUE)
+    await state(graph, _RECORD_IS_UNIQUE)
     found = await graph.read(lambda tx: rows(tx, _RECORDED, service=service))
     for migration in pending(service, migrations, {row["number"] for row in found}):
         try:
             for statement in migration.statements:
-                await _state(graph, statement)
+                await state(graph, statement)
         except Unavailable as error:
             raise Unavailable(f"migration {migration.number} of {service} did not go through: {error}") from error
         values = {
@@ -71,8 +71,11 @@ def pending(service: str, migrations: Sequence[Migration], applied: Collection[i
     return [migration for migration in migrations if migration.number not in applied]
 
 
-async def _state(graph: Graph, statement: str) -> None:
-    """Neo4j refuses one of two who make the same constraint or index at once, IF NOT EXISTS or not: the next try finds it."""
+async def state(graph: Graph, statement: str) -> None:
+    """Runs a statement that may be repeated.
+
+    Neo4j refuses one of two who make the same constraint or index at once, IF NOT EXISTS or not: the next try finds it.
+    """
     for _ in range(TRIES - 1):
         try:
             await graph.write(functools.partial(_run, statement))

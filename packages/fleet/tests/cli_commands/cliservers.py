@@ -120,9 +120,10 @@ class Planning(planning_pb2_grpc.PlanningServiceServicer):
 
 
 class Context(context_pb2_grpc.ContextServiceServicer):
-    """Decisions in a dict, answered two a page; every change has the one `result`."""
+    """Decisions in a dict, answered two a page, with `relevance` where that is set; every change has the one `result`."""
 
     def __init__(self) -> None:
+        self.relevance = False
         self.calls: list[Any] = []
         self.decisions: dict[str, context_pb2.ExplainDecisionResponse] = {}
         self.result = context_pb2.ChangeResult(applied=True, id="dec-new")
@@ -146,6 +147,7 @@ class Context(context_pb2_grpc.ContextServiceServicer):
         return context_pb2.SearchDecisionsResponse(
             decisions=[answer.decision for answer in page],
             next_page_token=str(following) if following < len(all_) else "",
+            relevance=[1.0, 0.5][: len(page)] if self.relevance else [],
         )
 
 

@@ -1,6 +1,7 @@
 """`fleet decisions …` against a gRPC server of the real protos."""
 
 import json
+import re
 
 import cliservers
 from cliservers import Fleet
@@ -98,3 +99,104 @@ async def test_list_sends_every_filter(fleet: Fleet, services: cliservers.Servic
 async def test_a_wrong_role_is_usage(fleet: Fleet) -> None:
     result = await fleet("decisions", "list", "--role", "CHEF")
     assert result.exit_code == 2 and "--role must be one of DEV, QA" in result.stderr
+
+
+def related() -> context_pb2.ExplainDecisionResponse:
+    """A decision with one above it, two below, that a person has overruled."""
+    answer = decision(1)
+    answer.decision.superseded_by = "dec-person"
+    answer.decision.relies_on_superseded.append("dec-delib-0")
+    one = context_pb2.RelatedDecision
+    answer.bases.append(
+        one(decision_id="dec-delib-0", title='Evil "]; click n0 href javascript:1 <b>`x`#', kind="council")
+    )
+    answer.dependents.append(one(decision_id="dec-delib-2", title="Two", through="dec-delib-1"))
+    answer.dependents.append(one(decision_id="dec-delib-3", title="Three", through="dec-delib-2"))
+    answer.superseded_by.append(one(decision_id="dec-person", title="No", decided_by="ada", through="dec-delib-1"))
+    answer.affects.append("story-1")
+    answer.constrains.append("plan-1/api")
+    return answer
+
+
+async def test_why_tells_what_depends_on_a_decision_and_what_took_its_place(
+    fleet: Fleet, services: cliservers.Services
+) -> None:
+    services.context.decisions["dec-delib-1"] = related()
+    lines = [" ".join(line.split()) for line in (await fleet("decisions", "why", "dec-delib-1")).stdout.splitlines()]
+    for line in (
+        "superseded by dec-person: No, by ada",
+        'builds on dec-delib-0: Evil "]; click n0 href javascript:1 <b>`x`#',
+        "on superseded dec-delib-0",
+        "built on by dec-delib-2: Two",
+        "dec-delib-3: Three (through dec-delib-2)",
+        "affects story-1",
+        "binds plan-1/api",
+    ):
+        assert line in lines, line
+
+
+async def test_a_persons_decision_is_explained_without_council_and_winner(
+    fleet: Fleet, services: cliservers.Services
+) -> None:
+    ruling = context_pb2.Decision(
+        decision_id="dec-person", title="No", decided_by="ada", kind="override", protocol="person"
+    )
+    overruled = context_pb2.RelatedDecision(decision_id="dec-delib-1", title="Yes")
+    services.context.decisions["dec-person"] = context_pb2.ExplainDecisionResponse(
+        decision=ruling, supersedes=[overruled]
+    )
+    shown = (await fleet("decisions", "why", "dec-person")).stdout
+    assert "ada (override)" in shown and "dec-delib-1: Yes" in shown
+    assert "council" not in shown and "winner" not in shown
+
+
+async def test_why_draws_the_relations_as_mermaid_and_no_text_can_add_to_the_drawing(
+    fleet: Fleet, services: cliservers.Services
+) -> None:
+    services.context.decisions["dec-delib-1"] = related()
+    drawn = (await fleet("decisions", "why", "dec-delib-1", "--mermaid")).stdout
+    first, *lines = drawn.splitlines()
+    assert first == "flowchart BT"
+    name = {found[2]: found[1] for line in lines if (found := re.match(r'    (n\d+)\["[^"]*(dec-[a-z0-9-]+)', line))}
+    assert name.keys() == {"dec-delib-0", "dec-delib-1", "dec-delib-2", "dec-delib-3", "dec-person"}
+    own = name["dec-delib-1"]
+    for start, words, stop in (
+        (own, "DEPENDS_ON", name["dec-delib-0"]),
+        (name["dec-delib-2"], "DEPENDS_ON", own),
+        (name["dec-delib-3"], "DEPENDS_ON", name["dec-delib-2"]),
+        (name["dec-person"], "SUPERSEDES", own),
+    ):
+        assert f'    {start} -->|"{words}"| {stop}' in lines
+    assert any(re.fullmatch(rf'    n\d+ -->\|"SUPPORTS"\| {own}', line) for line in lines)
+    assert any(re.fullmatch(rf'    n\d+ -.->\|"DISSENTS"\| {own}', line) for line in lines)
+    assert any("parses passed, lint not run" in line for line in lines)
+    assert f"    style {own} stroke-dasharray:4" in lines
+    evil = next(line for line in lines if "Evil" in line)
+    assert "Evil #34;#93;#59; click n0 href javascript#58;1 #60;b#62;#96;x#96;#35;<br/>dec-delib-0" in evil
+    assert all(line.count('"') == 2 for line in lines if not line.startswith("    style"))
+    both = await fleet("decisions", "why", "dec-delib-1", "--mermaid", "--json")
+    assert both.exit_code == 2 and "exclude each other" in both.stderr
+
+
+async def test_search_sends_its_filters_and_shows_how_well_each_fits(
+    fleet: Fleet, services: cliservers.Services
+) -> None:
+    services.context.decisions = {f"dec-delib-{number}": decision(number) for number in range(3)}
+    services.context.relevance = True
+    words = ["decisions", "search", "rate limit", "--story", "s1", "--role", "dev", "--since", "2026-03-01T12:00+01:00"]
+    result = await fleet(*words, "--until", "2026-04-01", "--json")
+    assert [json.loads(line)["relevance"] for line in result.stdout.splitlines()] == [1.0, 0.5, 1.0]
+    asked = services.context.calls[0]
+    assert (asked.query, asked.story_id, asked.role) == ("rate limit", "s1", "DEV")
+    assert asked.since.ToJsonString() == "2026-03-01T11:00:00Z" and asked.HasField("until")
+    shown = await fleet("decisions", "search", "rate")
+    assert "fits" in shown.stdout and shown.stderr == ""
+    services.context.relevance = False
+    assert "no full-text index" in (await fleet("decisions", "search", "rate")).stderr
+    assert (await fleet("decisions", "list")).stderr == ""
+
+
+async def test_a_search_for_nothing_and_a_wrong_time_are_usage(fleet: Fleet) -> None:
+    assert (await fleet("decisions", "search", "  ")).exit_code == 2
+    wrong = await fleet("decisions", "search", "x", "--since", "yesterday")
+    assert wrong.exit_code == 2 and "--since must be a time such as" in wrong.stderr

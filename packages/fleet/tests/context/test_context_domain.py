@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.context import domain, reading
+from fleet.context import domain, search
 from fleet.deliberation.plan_rules import tasks_of
 from fleet_wire.errors import Invalid
 
@@ -315,9 +315,10 @@ def test_an_event_that_contradicts_itself_is_invalid(event: object, field: str) 
         ("page_size", 501),
         ("page_token", "rubbish"),
         ("page_token", "cnVi"),
+        ("query", "word " * 33),
     ],
 )
 def test_a_wrong_field_of_a_search_is_named(field: str, value: object) -> None:
     good = {"query": "", "story_id": "", "plan_id": "", "role": "", "page_size": 0, "page_token": "", field: value}
     with pytest.raises(Invalid, match=f"^{field} "):
-        reading.search_of(**good)  # type: ignore[arg-type]
+        search.search_of(**good)  # type: ignore[arg-type]

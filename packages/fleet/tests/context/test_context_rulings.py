@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from fleet.bolt import Graph, rows
 from fleet.context import graph as memory
-from fleet.context import reading
+from fleet.context import reading, search
 from fleet.context.migrations import MIGRATIONS
 from fleet.context.rulings import Ruled, Ruling, rule
 from fleet.migrations import migrate
@@ -270,10 +270,10 @@ async def test_an_override_is_found_by_its_text_and_has_no_deliberation(
     base = samples.completed(unique("story"), unique("plan"), "api")
     await put(store, base)
     ruled = await rule(store, override(unique("r"), base.decision_id))
-    page, _ = await reading.search(store, reading.search_of("bcrypt", base.story_id, "", "", 0, ""))
-    assert [decision.decision_id for decision in page] == [ruled.decision_id]
-    found = await reading.explain(store, ruled.decision_id)
-    assert (found.proposals, found.dissent, found.missing, found.tokens) == ((), (), (), 0)
+    found = await search.search(store, search.search_of("bcrypt", base.story_id, "", "", 0, ""))
+    assert [decision.decision_id for decision in found.decisions] == [ruled.decision_id]
+    why = await reading.explain(store, ruled.decision_id)
+    assert (why.proposals, why.dissent, why.missing, why.tokens) == ((), (), (), 0)
 
 
 async def test_nothing_but_the_ruling_itself_is_left_in_the_graph(store: Graph, unique: Callable[[str], str]) -> None:

@@ -1,6 +1,7 @@
 """Plans, decisions and deliberations as tables and text. Whatever a plan or model wrote goes through `safe`."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -116,25 +117,33 @@ def plans(stories: Iterable[planning_pb2.Story]) -> Table:
     return table
 
 
-def decisions(found: Iterable[context_pb2.Decision]) -> Table:
-    """Each decision in a line."""
-    table = tables.table("decision", "role", "score", "winner", "decided", "title")
-    for decision in found:
+def decisions(found: Iterable[context_pb2.Decision], relevance: Sequence[float] = ()) -> Table:
+    """Each decision in a line, with how well it fits what was searched for."""
+    fits = ("fits",) if relevance else ()
+    table = tables.table("decision", *fits, "role", "score", "winner", "decided", "title")
+    for decision, how_well in itertools.zip_longest(found, relevance):
+        score = f"{decision.score:.3f}" if decision.winner else ""
+        mark = " (superseded)" if decision.superseded_by else ""
         cells = (
             decision.decision_id,
+            *((f"{how_well:.2f}",) if fits else ()),
             decision.role,
-            f"{decision.score:.3f}",
-            decision.winner,
+            score,
+            decision.winner or decision.decided_by,
             tables.moment(decision.decided_at),
-            decision.title,
+            f"{decision.title}{mark}",
         )
         table.add_row(*(Text(safe.line(cell)) for cell in cells))
     return table
 
 
 def explanation(answer: context_pb2.ExplainDecisionResponse) -> RenderableType:
-    """A decision, and why: each proposal with rank, score and checks, the dissent, who is missing, what it builds on."""
+    """A decision, and why: each proposal with rank, score and checks, the dissent, who is missing, what it depended on, what
+    has depended on it since, and what took whose place."""
     decision = answer.decision
+    titles = {one.decision_id: one.title for one in answer.bases}
+    winner = f"{decision.winner}, score {decision.score:.3f}, {decision.margin:.3f} ahead of the next"
+    council = f"{decision.role}, by {protocol(decision.protocol, answer.numbers)}"
     parts: list[RenderableType] = [
         tables.facts(
             [
@@ -143,12 +152,19 @@ def explanation(answer: context_pb2.ExplainDecisionResponse) -> RenderableType:
                 ("story", f"{decision.story_id}: {answer.story_title}" if decision.story_id else ""),
                 ("task", f"{decision.task_id}: {answer.task_title}" if decision.task_id else ""),
                 ("plan", decision.plan_id),
-                ("council", f"{decision.role}, by {protocol(decision.protocol, answer.numbers)}"),
+                ("decided by", decision.decided_by and f"{decision.decided_by} ({decision.kind})"),
+                ("council", "" if decision.decided_by else council),
                 ("auto chose", answer.chosen_because),
-                ("winner", f"{decision.winner}, score {decision.score:.3f}, {decision.margin:.3f} ahead of the next"),
+                ("winner", winner if decision.winner else ""),
                 ("decided", tables.moment(decision.decided_at)),
                 ("rationale", decision.rationale),
-                ("builds on", "\n".join(answer.based_on)),
+                ("superseded by", _named(answer.superseded_by)),
+                ("supersedes", _named(answer.supersedes)),
+                ("builds on", "\n".join(_name(id, titles.get(id, "")) for id in answer.based_on)),
+                ("on superseded", "\n".join(decision.relies_on_superseded)),
+                ("built on by", _dependents(answer)),
+                ("affects", "\n".join(answer.affects)),
+                ("binds", "\n".join(answer.constrains)),
                 ("missing", "\n".join(f"{agent.agent_id}: {agent.reason}" for agent in answer.missing)),
                 ("verdicts", f"{answer.verdicts}, {answer.flips} flips" if answer.verdicts else ""),
                 ("skipped", outcomes.skipped(answer.skipped)),
@@ -174,6 +190,24 @@ def explanation(answer: context_pb2.ExplainDecisionResponse) -> RenderableType:
             parts.append(Text(f"  a judge for it: {safe.line(dissent.argument)}", style="dim"))
         parts.append(Padding(safe.text(dissent.content), (0, 2)))
     return Group(*parts)
+
+
+def _named(found: Iterable[context_pb2.RelatedDecision]) -> str:
+    return "\n".join(_name(one.decision_id, one.title, one.decided_by) for one in found)
+
+
+def _name(decision_id: str, title: str, decided_by: str = "") -> str:
+    words = f"{decision_id}: {safe.line(title, 80)}" if title else decision_id
+    return f"{words}, by {decided_by}" if decided_by else words
+
+
+def _dependents(answer: context_pb2.ExplainDecisionResponse) -> str:
+    lines = []
+    for one in answer.dependents:
+        through = "" if one.through in ("", answer.decision.decision_id) else f" (through {one.through})"
+        mark = " (superseded)" if one.superseded_by else ""
+        lines.append(_name(one.decision_id, one.title, one.decided_by) + through + mark)
+    return "\n".join([*lines, *(["and more"] if answer.dependents_cut else [])])
 
 
 def proposals(task: str, answer: context_pb2.ExplainDecisionResponse) -> RenderableType:

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from fleet.bolt import Graph, rows
-from fleet.context import consumers, handlers
+from fleet.context import consumers, handlers, search
 from fleet.context.cache import ContextCache
 from fleet.context.migrations import MIGRATIONS
 from fleet.context.server import NAME, ContextService
@@ -85,6 +85,7 @@ def _loops(
                 await graph.read(lambda tx: rows(tx, "RETURN 1 AS one"))
             else:
                 await migrate(graph, "context", MIGRATIONS)
+                await search.prepare(graph)
                 prepared.set()
         except Unavailable as error:
             readiness.report("graph", str(error))

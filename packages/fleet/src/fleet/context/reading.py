@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import neo4j
 
-from fleet import paging
 from fleet.batching import Batches
 from fleet.bolt import Graph, is_answer, rows
 from fleet.context import domain
-from fleet_wire import events, ids
+from fleet.context.related import Related, related
+from fleet_wire import events
 from fleet_wire.errors import FleetError, Invalid, NotFound, Unavailable
 
 READINGS = 5
@@ -57,18 +57,6 @@ RETURN p, collect(k) AS checks ORDER BY p.rank, p.agent_id"""
 _DISSENT = """
 MATCH (p:Proposal)-[r:DISSENTS]->(c:Decision {decision_id: $decision_id})
 RETURN p.agent_id AS agent_id, r.content AS content, r.argument AS argument ORDER BY p.rank, p.agent_id"""
-_BASED_ON = """
-MATCH (c:Decision {decision_id: $decision_id})-[:DEPENDS_ON]->(b:Decision)
-RETURN b.decision_id AS id ORDER BY b.decision_id"""
-_SEARCH = """
-MATCH (c:Decision)
-WHERE c.decided_at IS NOT NULL
-  AND ($story_id = '' OR c.story_id = $story_id)
-  AND ($plan_id = '' OR c.plan_id = $plan_id)
-  AND ($role = '' OR c.role = $role)
-  AND ($before = '' OR c.decided_at < $before OR (c.decided_at = $before AND c.decision_id > $after))
-  AND all(word IN $words WHERE c.words CONTAINS word)
-RETURN c ORDER BY c.decided_at DESC, c.decision_id LIMIT $count"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,38 +79,12 @@ class Explanation:
     proposals: tuple[Proposal, ...]
     dissent: tuple[events.Dissent, ...]
     missing: tuple[events.MissingAgent, ...]
-    based_on: tuple[str, ...]
+    related: Related
     story_title: str
     task_title: str
     how: domain.How
     tokens: int
     duration_seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """What to look for; made by `searched`. `before` and `after` are the last decision of the page before."""
-
-    words: tuple[str, ...]
-    story_id: str
-    plan_id: str
-    role: str
-    page_size: int
-    before: str = ""
-    after: str = ""
-
-
-def search_of(query: str, story_id: str, plan_id: str, role: str, page_size: int, page_token: str) -> Search:
-    """The search; raises Invalid naming the first field that is wrong."""
-    for field, value in (("story_id", story_id), ("plan_id", plan_id)):
-        if value:
-            ids.check_id(field, value)
-    if role:
-        ids.check_role("role", role)
-    size = paging.size(page_size)
-    before, after = _position(page_token) if page_token else ("", "")
-    words = tuple(sorted(set(domain.searched(query).split())))
-    return Search(words, story_id, plan_id, role, size, before, after)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,25 +124,6 @@ async def explain(graph: Graph, decision_id: str) -> Explanation:
     return await graph.read(lambda tx: _explain(tx, decision_id))
 
 
-async def search(graph: Graph, wanted: Search) -> tuple[list[domain.Decision], str]:
-    """A page of decisions, newest first, and the token of the next; empty after the last.
-
-    The token names a place, not a number: decisions that come meanwhile neither repeat nor hide others.
-    """
-    values: dict[str, Any] = {
-        **dataclasses.asdict(wanted),
-        "words": list(wanted.words),
-        "count": wanted.page_size + 1,
-    }
-    del values["page_size"]
-    found = await graph.read(lambda tx: rows(tx, _SEARCH, **values))
-    page = [_decision(row["c"]) for row in found[: wanted.page_size]]
-    if len(found) <= wanted.page_size:
-        return page, ""
-    last = found[wanted.page_size - 1]["c"]
-    return page, paging.token(f"{last['decided_at']}|{last['decision_id']}")
-
-
 async def _heads(graph: Graph, story_ids: Sequence[str]) -> list[domain.StoryHead | None]:
     found = {row["id"]: row for row in await graph.ask(_HEADS, stories=sorted(set(story_ids)))}
     return [domain.StoryHead(id, row["born"], row["version"]) if (row := found.get(id)) else None for id in story_ids]
@@ -203,7 +146,7 @@ async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> lis
     required: dict[int, list[domain.Decision]] = {}
     if wanting := [one for one in asked if one["required"]]:
         for row in await graph.ask(_REQUIRED, requests=wanting):
-            required.setdefault(row["number"], []).append(_decision(row["c"]))
+            required.setdefault(row["number"], []).append(decision_of(row["c"]))
     return [
         _checked(request, found.get(number, {}), required.get(number, [])) for number, request in enumerate(requests)
     ]
@@ -240,7 +183,7 @@ async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Expla
     found = await rows(tx, _DECISION, decision_id=decision_id)
     if not found:
         raise NotFound(f"there is no decision {decision_id}")
-    decision = _decision(found[0]["c"])
+    decision = decision_of(found[0]["c"])
     deliberation = {"deliberation_id": decision.deliberation_id}
     deliberated = await rows(tx, _DELIBERATION, **deliberation)
     record = deliberated[0]["d"] if deliberated else {}  # a person's ruling has none
@@ -254,7 +197,7 @@ async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Expla
             for row in await rows(tx, _DISSENT, decision_id=decision_id)
         ),
         missing=msgspec.json.decode(record.get("missing") or "[]", type=tuple[events.MissingAgent, ...]),
-        based_on=tuple(row["id"] for row in await rows(tx, _BASED_ON, decision_id=decision_id)),
+        related=await related(tx, decision_id),
         story_title=story[0]["s"].get("title") or "" if story else "",
         task_title=task[0]["t"].get("title") or "" if task else "",
         # A decision of an earlier release says less.
@@ -265,10 +208,11 @@ async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Expla
 
 
 def _decisions(nodes: list[dict[str, Any]]) -> tuple[domain.Decision, ...]:
-    return tuple(_decision(node) for node in nodes)
+    return tuple(decision_of(node) for node in nodes)
 
 
-def _decision(node: dict[str, Any]) -> domain.Decision:
+def decision_of(node: dict[str, Any]) -> domain.Decision:
+    """A decision from the properties of its node."""
     names = (field.name for field in dataclasses.fields(domain.Decision))
     fields = {name: value for name in names if (value := node.get(name)) is not None}
     fields["decided_at"] = dt.datetime.fromisoformat(node["decided_at"])
@@ -303,12 +247,3 @@ def _proposal(node: dict[str, Any], checks: list[dict[str, Any]]) -> Proposal:
         content_cut=node["content_cut"],
         revised=bool(node.get("revised")),
     )
-
-
-def _position(page_token: str) -> tuple[str, str]:
-    try:
-        before, after = paging.place(page_token).split("|")
-        dt.datetime.strptime(before, "%Y-%m-%dT%H:%M:%S.%fZ")
-        return before, ids.check_id("page_token", after)
-    except (ValueError, Invalid) as error:
-        raise paging.refused() from error

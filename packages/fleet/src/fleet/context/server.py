@@ -1,12 +1,17 @@
 """gRPC in: requests to values, values to answers."""
 
+import dataclasses
+import datetime as dt
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from fleet.bolt import Graph
-from fleet.context import changemessages, domain, handlers, reading, updating
+from fleet.context import changemessages, domain, handlers, reading, search, updating
 from fleet.context.cache import ContextCache
+from fleet.context.related import RelatedDecision
 from fleet_wire import clock, ids
-from fleet_wire.errors import Unavailable
+from fleet_wire.errors import Invalid, Unavailable
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
 from fleet_wire.rpc import Readiness, timestamp
 
@@ -70,7 +75,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
                 for entry in found.dissent
             ],
             missing=[context_pb2.MissingAgent(agent_id=entry.agent_id, reason=entry.reason) for entry in found.missing],
-            based_on=found.based_on,
+            based_on=[one.decision_id for one in found.related.bases],
             story_title=found.story_title,
             task_title=found.task_title,
             numbers=found.how.numbers,
@@ -81,18 +86,34 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
             calls=found.how.calls,
             tokens=found.tokens,
             duration_seconds=found.duration_seconds,
+            bases=map(_related, found.related.bases),
+            dependents=map(_related, found.related.dependents),
+            dependents_cut=found.related.dependents_cut,
+            supersedes=map(_related, found.related.supersedes),
+            superseded_by=map(_related, found.related.superseded_by),
+            affects=found.related.affects,
+            constrains=found.related.constrains,
         )
 
     async def SearchDecisions(  # type: ignore[override, unused-ignore]
         self, request: context_pb2.SearchDecisionsRequest, context: Any
     ) -> context_pb2.SearchDecisionsResponse:
-        wanted = reading.search_of(
-            request.query, request.story_id, request.plan_id, request.role, request.page_size, request.page_token
+        wanted = search.search_of(
+            request.query,
+            request.story_id,
+            request.plan_id,
+            request.role,
+            request.page_size,
+            request.page_token,
+            _moment("since", request.since) if request.HasField("since") else None,
+            _moment("until", request.until) if request.HasField("until") else None,
         )
         self._readiness.require()
-        decisions, token = await reading.search(self._memory, wanted)
+        found = await search.search(self._memory, wanted)
         return context_pb2.SearchDecisionsResponse(
-            decisions=[_decision(decision) for decision in decisions], next_page_token=token
+            decisions=[_decision(decision) for decision in found.decisions],
+            next_page_token=found.token,
+            relevance=found.scores,
         )
 
     async def UpdateContext(  # type: ignore[override, unused-ignore]
@@ -106,6 +127,13 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
             request.request_id, request.actor, asked, self._memory, self._cache, self.publish, clock.now()
         )
         return context_pb2.UpdateContextResponse(results=[changemessages.result_message(one) for one in results])
+
+
+def _moment(field: str, given: Timestamp) -> dt.datetime:
+    try:
+        return given.ToDatetime(tzinfo=dt.timezone.utc)
+    except (ValueError, OverflowError) as error:
+        raise Invalid(f"{field} must be a time from the year 1 to 9999") from error
 
 
 def _decision(decision: domain.Decision) -> context_pb2.Decision:
@@ -124,7 +152,15 @@ def _decision(decision: domain.Decision) -> context_pb2.Decision:
         score=decision.score,
         margin=decision.margin,
         decided_at=timestamp(decision.decided_at),
+        kind=decision.kind,
+        decided_by=decision.decided_by,
+        superseded_by=decision.superseded_by,
+        relies_on_superseded=decision.relies_on_superseded,
     )
+
+
+def _related(decision: RelatedDecision) -> context_pb2.RelatedDecision:
+    return context_pb2.RelatedDecision(**dataclasses.asdict(decision))
 
 
 def _proposal(proposal: reading.Proposal) -> context_pb2.Proposal:

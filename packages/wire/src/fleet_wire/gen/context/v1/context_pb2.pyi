@@ -267,6 +267,10 @@ class Decision(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
     DECIDED_AT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    RELIES_ON_SUPERSEDED_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     deliberation_id: _builtins.str
     story_id: _builtins.str
@@ -280,8 +284,18 @@ class Decision(_message.Message):
     rationale: _builtins.str
     score: _builtins.float
     margin: _builtins.float
+    kind: _builtins.str
+    """council for a deliberation's; override or constraint for a person's, which has no deliberation and no winner."""
+    decided_by: _builtins.str
+    """The person who decided; empty for a council's."""
+    superseded_by: _builtins.str
+    """The decision that took its place, where one did."""
     @_builtins.property
     def decided_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def relies_on_superseded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The superseded decisions that it depends on, directly or through others."""
+
     def __init__(
         self,
         *,
@@ -299,14 +313,58 @@ class Decision(_message.Message):
         score: _builtins.float = ...,
         margin: _builtins.float = ...,
         decided_at: _timestamp_pb2.Timestamp | None = ...,
+        kind: _builtins.str = ...,
+        decided_by: _builtins.str = ...,
+        superseded_by: _builtins.str = ...,
+        relies_on_superseded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "decided_at", b"decided_at", "decision_id", b"decision_id", "deliberation_id", b"deliberation_id", "margin", b"margin", "plan_id", b"plan_id", "protocol", b"protocol", "rationale", b"rationale", "role", b"role", "score", b"score", "story_id", b"story_id", "task_id", b"task_id", "title", b"title", "winner", b"winner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "decided_at", b"decided_at", "decided_by", b"decided_by", "decision_id", b"decision_id", "deliberation_id", b"deliberation_id", "kind", b"kind", "margin", b"margin", "plan_id", b"plan_id", "protocol", b"protocol", "rationale", b"rationale", "relies_on_superseded", b"relies_on_superseded", "role", b"role", "score", b"score", "story_id", b"story_id", "superseded_by", b"superseded_by", "task_id", b"task_id", "title", b"title", "winner", b"winner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class RelatedDecision(_message.Message):
+    """A decision beside the one that is explained."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    title: _builtins.str
+    role: _builtins.str
+    kind: _builtins.str
+    decided_by: _builtins.str
+    superseded_by: _builtins.str
+    through: _builtins.str
+    """What it is related through: a dependent's is the explained decision or another dependent."""
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        role: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        decided_by: _builtins.str = ...,
+        superseded_by: _builtins.str = ...,
+        through: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_by", b"decided_by", "decision_id", b"decision_id", "kind", b"kind", "role", b"role", "superseded_by", b"superseded_by", "through", b"through", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelatedDecision: _TypeAlias = RelatedDecision  # noqa: Y015
 
 @_typing.final
 class ExplainDecisionResponse(_message.Message):
@@ -347,6 +405,13 @@ class ExplainDecisionResponse(_message.Message):
     CALLS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    BASES_FIELD_NUMBER: _builtins.int
+    DEPENDENTS_FIELD_NUMBER: _builtins.int
+    DEPENDENTS_CUT_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    AFFECTS_FIELD_NUMBER: _builtins.int
+    CONSTRAINS_FIELD_NUMBER: _builtins.int
     story_title: _builtins.str
     task_title: _builtins.str
     chosen_because: _builtins.str
@@ -358,6 +423,7 @@ class ExplainDecisionResponse(_message.Message):
     """Calls to the model, tokens of prompts and answers, and seconds that the deliberation took."""
     tokens: _builtins.int
     duration_seconds: _builtins.float
+    dependents_cut: _builtins.bool
     @_builtins.property
     def decision(self) -> Global___Decision: ...
     @_builtins.property
@@ -380,6 +446,28 @@ class ExplainDecisionResponse(_message.Message):
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedPhase]:
         """Phases of the protocol that were not run, with the reason."""
 
+    @_builtins.property
+    def bases(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelatedDecision]:
+        """What it depended on."""
+
+    @_builtins.property
+    def dependents(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelatedDecision]:
+        """What has depended on it since, directly or through others: the nearest first, 200 at most."""
+
+    @_builtins.property
+    def supersedes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelatedDecision]:
+        """What it took the place of."""
+
+    @_builtins.property
+    def superseded_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelatedDecision]:
+        """What took its place, and the place of that, to the one that stands."""
+
+    @_builtins.property
+    def affects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The stories that it affects, and what it binds: stories, and tasks as plan/task."""
+
+    @_builtins.property
+    def constrains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -398,10 +486,17 @@ class ExplainDecisionResponse(_message.Message):
         calls: _builtins.int = ...,
         tokens: _builtins.int = ...,
         duration_seconds: _builtins.float = ...,
+        bases: _abc.Iterable[Global___RelatedDecision] | None = ...,
+        dependents: _abc.Iterable[Global___RelatedDecision] | None = ...,
+        dependents_cut: _builtins.bool = ...,
+        supersedes: _abc.Iterable[Global___RelatedDecision] | None = ...,
+        superseded_by: _abc.Iterable[Global___RelatedDecision] | None = ...,
+        affects: _abc.Iterable[_builtins.str] | None = ...,
+        constrains: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["based_on", b"based_on", "calls", b"calls", "chosen_because", b"chosen_because", "decision", b"decision", "dissent", b"dissent", "duration_seconds", b"duration_seconds", "flips", b"flips", "missing", b"missing", "numbers", b"numbers", "proposals", b"proposals", "skipped", b"skipped", "story_title", b"story_title", "task_title", b"task_title", "tokens", b"tokens", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affects", b"affects", "based_on", b"based_on", "bases", b"bases", "calls", b"calls", "chosen_because", b"chosen_because", "constrains", b"constrains", "decision", b"decision", "dependents", b"dependents", "dependents_cut", b"dependents_cut", "dissent", b"dissent", "duration_seconds", b"duration_seconds", "flips", b"flips", "missing", b"missing", "numbers", b"numbers", "proposals", b"proposals", "skipped", b"skipped", "story_title", b"story_title", "superseded_by", b"superseded_by", "supersedes", b"supersedes", "task_title", b"task_title", "tokens", b"tokens", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -461,6 +556,8 @@ class SearchDecisionsRequest(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     story_id: _builtins.str
     plan_id: _builtins.str
@@ -469,6 +566,12 @@ class SearchDecisionsRequest(_message.Message):
     """1 to 500; 0 means 50."""
     page_token: _builtins.str
     """From the answer before; empty for the first page."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Decided then or later, and before."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -478,10 +581,12 @@ class SearchDecisionsRequest(_message.Message):
         role: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "query", b"query", "role", b"role", "story_id", b"story_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "query", b"query", "role", b"role", "since", b"since", "story_id", b"story_id", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,19 +598,27 @@ class SearchDecisionsResponse(_message.Message):
 
     DECISIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RELEVANCE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]: ...
+    @_builtins.property
+    def relevance(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """How well each decision fits the query, more is better. Empty without one, and where the database has no full-text index: then
+        the newest come first.
+        """
+
     def __init__(
         self,
         *,
         decisions: _abc.Iterable[Global___Decision] | None = ...,
         next_page_token: _builtins.str = ...,
+        relevance: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "relevance", b"relevance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

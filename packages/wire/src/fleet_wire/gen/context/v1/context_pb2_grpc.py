@@ -77,7 +77,8 @@ class ContextServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SearchDecisions(self, request, context):
-        """Decisions, newest first, filtered by what is given: every word of `query` stands in the title or the content.
+        """Decisions filtered by what is given, the newest first. With a `query`, those of which title, content and rationale together
+        have every word of it, or words that begin so: what fits best first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class ContextServiceStub:
     ExplainDecision: _grpc.UnaryUnaryMultiCallable[_context_pb2.ExplainDecisionRequest, _context_pb2.ExplainDecisionResponse]
     """A decision with its proposals, scores and dissent. NOT_FOUND for an unknown one."""
     SearchDecisions: _grpc.UnaryUnaryMultiCallable[_context_pb2.SearchDecisionsRequest, _context_pb2.SearchDecisionsResponse]
-    """Decisions, newest first, filtered by what is given: every word of `query` stands in the title or the content."""
+    """Decisions filtered by what is given, the newest first. With a `query`, those of which title, content and rationale together
+    have every word of it, or words that begin so: what fits best first.
+    """
     UpdateContext: _grpc.UnaryUnaryMultiCallable[_context_pb2.UpdateContextRequest, _context_pb2.UpdateContextResponse]
     """Applies changes one by one, each whole or not at all; the answer says of each whether it was applied, or why not. The same
     request_id again answers the same and writes nothing. ALREADY_EXISTS for another content under it; UNAVAILABLE where a part
@@ -59,7 +61,9 @@ class ContextServiceAsyncStub(ContextServiceStub):
     ExplainDecision: _aio.UnaryUnaryMultiCallable[_context_pb2.ExplainDecisionRequest, _context_pb2.ExplainDecisionResponse]  # type: ignore[assignment]
     """A decision with its proposals, scores and dissent. NOT_FOUND for an unknown one."""
     SearchDecisions: _aio.UnaryUnaryMultiCallable[_context_pb2.SearchDecisionsRequest, _context_pb2.SearchDecisionsResponse]  # type: ignore[assignment]
-    """Decisions, newest first, filtered by what is given: every word of `query` stands in the title or the content."""
+    """Decisions filtered by what is given, the newest first. With a `query`, those of which title, content and rationale together
+    have every word of it, or words that begin so: what fits best first.
+    """
     UpdateContext: _aio.UnaryUnaryMultiCallable[_context_pb2.UpdateContextRequest, _context_pb2.UpdateContextResponse]  # type: ignore[assignment]
     """Applies changes one by one, each whole or not at all; the answer says of each whether it was applied, or why not. The same
     request_id again answers the same and writes nothing. ALREADY_EXISTS for another content under it; UNAVAILABLE where a part
@@ -93,7 +97,9 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_pb2.SearchDecisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_pb2.SearchDecisionsResponse, _abc.Awaitable[_context_pb2.SearchDecisionsResponse]]:
-        """Decisions, newest first, filtered by what is given: every word of `query` stands in the title or the content."""
+        """Decisions filtered by what is given, the newest first. With a `query`, those of which title, content and rationale together
+        have every word of it, or words that begin so: what fits best first.
+        """
 
     @_abc_1.abstractmethod
     def UpdateContext(

@@ -1,0 +1,192 @@
+"""Decisions by their words and by what they belong to.
+
+The words are looked up in a full-text index over titles, contents and rationales, and what fits best comes first. This is the
+one place that knows which server it speaks with: Neo4j makes the index in Cypher, by `prepare`, and the embedded server by the
+SQL of its HTTP API (`EMBEDDED_INDEX`), which the local stack sends when it has started it. Where there is no index, the words are
+looked for in titles and contents, and the newest comes first; the log says so each time.
+"""
+
+import dataclasses
+import datetime as dt
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from fleet import paging
+from fleet.bolt import Graph, is_answer
+from fleet.context import domain
+from fleet.context.projection import stamp
+from fleet.context.reading import decision_of
+from fleet.migrations import state
+from fleet_wire import ids
+from fleet_wire.errors import Invalid, Unavailable
+
+log = structlog.get_logger(__name__)
+
+NEO4J_INDEX = "context_decision_text"
+EMBEDDED_INDEX = "Decision[title,content,rationale]"
+EMBEDDED_SQL = (
+    "CREATE VERTEX TYPE Decision IF NOT EXISTS",
+    *(f"CREATE PROPERTY Decision.{name} IF NOT EXISTS STRING" for name in ("title", "content", "rationale")),
+    "CREATE INDEX IF NOT EXISTS ON Decision (title, content, rationale) FULL_TEXT",
+)
+"""Makes the index on the embedded server. Safe to repeat."""
+MOST_WORDS = 32
+LONGEST_PREFIX = 64
+"""Letters of a word that others may begin with; Neo4j refuses prefixes of a thousand."""
+
+_WORD = re.compile(r"\w+(?:[.']\w+)*")
+_MAKE = f"CREATE FULLTEXT INDEX {NEO4J_INDEX} IF NOT EXISTS FOR (n:Decision) ON EACH [n.title, n.content, n.rationale]"
+_FILTER = """
+WHERE c.decided_at IS NOT NULL
+  AND ($story_id = '' OR c.story_id = $story_id)
+  AND ($plan_id = '' OR c.plan_id = $plan_id)
+  AND ($role = '' OR c.role = $role)
+  AND ($since = '' OR c.decided_at >= $since)
+  AND ($until = '' OR c.decided_at < $until)"""
+_BEST = f"""
+CALL db.index.fulltext.queryNodes($index, $text) YIELD node, score
+WITH node AS c, score {_FILTER}
+  AND ($after = '' OR score < $below OR (score = $below AND c.decision_id > $after))
+RETURN c, score ORDER BY score DESC, c.decision_id LIMIT $count"""
+_NEWEST = f"""
+MATCH (c:Decision) {_FILTER}
+  AND ($after = '' OR c.decided_at < $before OR (c.decided_at = $before AND c.decision_id > $after))
+  AND all(word IN $words WHERE c.words CONTAINS word)
+RETURN c, c.decided_at AS decided_at ORDER BY c.decided_at DESC, c.decision_id LIMIT $count"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What to look for; made by `search_of`. `since` and `until` are stamps. `place` and `after` are the score or the time, and
+    the id, of the last decision of the page before."""
+
+    query: str
+    story_id: str
+    plan_id: str
+    role: str
+    page_size: int
+    since: str = ""
+    until: str = ""
+    place: str = ""
+    after: str = ""
+
+    @property
+    def words(self) -> list[str]:
+        return _WORD.findall(self.query.lower())
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A page of decisions and the token of the next, empty after the last. `scores` says how well each fits, more is better;
+    it is empty where the newest come first."""
+
+    decisions: tuple[domain.Decision, ...]
+    token: str
+    scores: tuple[float, ...] = ()
+
+
+def search_of(
+    query: str,
+    story_id: str,
+    plan_id: str,
+    role: str,
+    page_size: int,
+    page_token: str,
+    since: dt.datetime | None = None,
+    until: dt.datetime | None = None,
+) -> Search:
+    """The search; raises Invalid naming the first field that is wrong."""
+    for field, value in (("story_id", story_id), ("plan_id", plan_id)):
+        if value:
+            ids.check_id(field, value)
+    if role:
+        ids.check_role("role", role)
+    size = paging.size(page_size)
+    place, after = _position(page_token) if page_token else ("", "")
+    first, last = (stamp(moment) if moment else "" for moment in (since, until))
+    wanted = Search(query, story_id, plan_id, role, size, first, last, place, after)
+    if len(wanted.words) > MOST_WORDS:
+        raise Invalid(f"query must have at most {MOST_WORDS} words, not {len(wanted.words)}")
+    return wanted
+
+
+async def prepare(graph: Graph) -> None:
+    """Makes the index where Cypher can. Safe to repeat. Raises Unavailable."""
+    if not _is_embedded(await graph.agent()):
+        await state(graph, _MAKE)
+
+
+async def search(graph: Graph, wanted: Search) -> Found:
+    """A page of decisions: where words are given what fits best first, else the newest.
+
+    The token names a place, not a number: of decisions that come meanwhile none repeats or hides another, but that they change
+    how well all others fit. Raises Invalid for a token of another search.
+    """
+    if wanted.query.strip():
+        if not wanted.words:
+            return Found((), "")
+        index = EMBEDDED_INDEX if _is_embedded(await graph.agent()) else NEO4J_INDEX
+        below = _score(wanted.place)
+        try:
+            found = await graph.ask(_BEST, index=index, text=lucene(wanted.words), below=below, **_values(wanted))
+        except Unavailable as error:
+            if not is_answer(error):
+                raise
+            log.warning("no full-text index: searched by words, the newest first", index=index, error=str(error))
+        else:
+            page, token = _page(wanted, found, "score")
+            return Found(page, token, tuple(row["score"] for row in found[: len(page)]))
+    if wanted.place:
+        _check_stamp(wanted.place)
+    words = sorted(set(domain.searched(wanted.query).split()))
+    found = await graph.ask(_NEWEST, before=wanted.place, words=words, **_values(wanted))
+    return Found(*_page(wanted, found, "decided_at"))
+
+
+def lucene(words: Sequence[str]) -> str:
+    """A query in Lucene's language that wants all of the words, or words that begin so; whole words count double. Nothing in
+    them means anything there: they are lower case, of letters, digits and `_.'`."""
+    return " ".join(f"+({word}^2 {word}*)" if len(word) <= LONGEST_PREFIX else f"+{word}" for word in words)
+
+
+def _values(wanted: Search) -> dict[str, Any]:
+    names = ("story_id", "plan_id", "role", "since", "until", "after")
+    return {**{name: getattr(wanted, name) for name in names}, "count": wanted.page_size + 1}
+
+
+def _page(wanted: Search, found: Sequence[dict[str, Any]], by: str) -> tuple[tuple[domain.Decision, ...], str]:
+    page = found[: wanted.page_size]
+    decisions = tuple(decision_of(row["c"]) for row in page)
+    if len(found) <= wanted.page_size:
+        return decisions, ""
+    return decisions, paging.token(f"{page[-1][by]}|{decisions[-1].decision_id}")
+
+
+def _is_embedded(agent: str) -> bool:
+    return "ArcadeDB" in agent
+
+
+def _position(page_token: str) -> tuple[str, str]:
+    place, _, after = paging.place(page_token).partition("|")
+    try:
+        ids.check_id("page_token", after)
+    except Invalid as error:
+        raise paging.refused() from error
+    return place, after
+
+
+def _score(place: str) -> float:
+    try:
+        return float(place or 0)
+    except ValueError as error:
+        raise paging.refused() from error
+
+
+def _check_stamp(place: str) -> None:
+    try:
+        dt.datetime.strptime(place, "%Y-%m-%dT%H:%M:%S.%fZ")
+    except ValueError as error:
+        raise paging.refused() from error
