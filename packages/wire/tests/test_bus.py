@@ -2,12 +2,14 @@ import asyncio
 import datetime as dt
 import re
 
+import nats.errors
+import nats.js.errors
 import pytest
 from conftest import Connect, NatsServer, free_port
 from nats.aio.msg import Msg
 
 from fleet_wire import events, tracing
-from fleet_wire.bus import Bus, connect
+from fleet_wire.bus import WRONG_LAST_SEQUENCE, Bus, connect
 from fleet_wire.errors import Conflict, Invalid, Unavailable
 
 STORY = events.StoryCreated(story_id="story-1", title="Login", brief="Let people in")
@@ -176,6 +178,30 @@ async def test_a_schedule_survives_the_servers_crash_and_an_overdue_one_comes_at
     _, message = await asyncio.wait_for(queue.get(), 10)
     assert message.subject == "timers.deadline.d1"
     await again.close()
+
+
+async def test_an_acknowledgement_that_does_not_come_is_waited_for_so_long_and_no_longer(bus: Bus) -> None:
+    asked: list[Msg] = []
+
+    async def note(message: Msg) -> None:
+        asked.append(message)
+
+    await bus.client.subscribe("nobody.answers", cb=note)
+    with pytest.raises(nats.errors.TimeoutError):
+        await bus.append("nobody.answers", b"", {}, 0.2)
+    await bus.client.publish(asked[0].reply, b'{"stream": "X", "seq": 7}')  # it comes after all
+    first, second = await asyncio.gather(
+        *(bus.append("planning.story.created", b"{}", {"Nats-Msg-Id": name}) for name in "ab")
+    )
+    assert (await bus.last("PLANNING_EVENTS")) == (max(first, second), "b" if second > first else "a")
+
+
+async def test_what_no_stream_takes_and_what_a_stream_refuses_is_told_apart(bus: Bus) -> None:
+    with pytest.raises(nats.js.errors.NoStreamResponseError):
+        await bus.append("nobody.listens", b"", {})
+    with pytest.raises(nats.js.errors.APIError) as refused:
+        await bus.append("planning.story.created", b"{}", {"Nats-Expected-Last-Sequence": "77"})
+    assert refused.value.err_code in WRONG_LAST_SEQUENCE
 
 
 async def test_taking_back_without_a_server_raises_unavailable(bus: Bus, nats_server: NatsServer) -> None:

@@ -321,7 +321,7 @@ async def test_without_dead_letters_the_message_stays_until_there_is_a_place_for
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "FIRST_DELAY", dt.timedelta(milliseconds=50))
-    bus.js._timeout = 0.3
+    bus.js._timeout = bus.ack_seconds = 0.3
     await bus.js.delete_stream("DEAD_LETTERS")
     await bus.js.publish("planning.story.created", b"garbage")
     async with running(bus, Work()):

@@ -253,14 +253,14 @@ async def all_unavailable(bucket: "Bucket[Record]") -> None:
 
 async def test_a_bucket_that_does_not_exist_is_unavailable(bare_bus: Bus) -> None:
     bucket = JetStreamBucket(bare_bus, "plans", Record)
-    bare_bus.js._timeout = 0.3
+    bare_bus.js._timeout = bare_bus.ack_seconds = 0.3
     await all_unavailable(bucket)
 
 
 async def test_a_server_that_is_away_is_unavailable(bus: Bus, nats_server: NatsServer) -> None:
     bucket = JetStreamBucket(bus, "plans", Record)
     await bucket.create("a", Record(1))
-    bus.js._timeout = 0.2
+    bus.js._timeout = bus.ack_seconds = 0.2
     nats_server.kill()
     await all_unavailable(bucket)
 
@@ -268,7 +268,7 @@ async def test_a_server_that_is_away_is_unavailable(bus: Bus, nats_server: NatsS
 async def test_reading_goes_on_across_a_restart_of_the_server(bus: Bus, nats_server: NatsServer) -> None:
     bucket = JetStreamBucket(bus, "plans", Record)
     await bucket.create("a", Record(1))
-    bus.js._timeout = 0.5
+    bus.js._timeout = bus.ack_seconds = 0.5
     nats_server.kill()
     reading = asyncio.create_task(bucket.get("a"))
     await asyncio.sleep(0.2)

@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Optional, TypeVar
 
 import nats
@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from fleet_wire import clock, events, logs, tracing
+from fleet_wire.acks import Acks
 from fleet_wire.errors import Conflict, Invalid, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -66,6 +67,9 @@ class Bus:
     def __init__(self, client: Client, source: str, closed: asyncio.Event) -> None:
         self.client = client
         self.js: JetStreamContext = client.jetstream(timeout=5)
+        self.ack_seconds = 5.0
+        """How long `append` waits, unless told otherwise."""
+        self._acks = Acks(client)
         self.source = source
         self.closed = closed
 
@@ -92,6 +96,12 @@ class Bus:
             if error.err_code in WRONG_LAST_SEQUENCE:
                 raise Conflict(f"{event.message_id()} does not follow on {after}: another event does") from error
             raise
+
+    async def append(
+        self, subject: str, body: bytes, headers: Mapping[str, str], seconds: Optional[float] = None
+    ) -> int:
+        """Publishes once, with acknowledgement, and answers with the stream's sequence. Raises one of TRANSIENT, or APIError."""
+        return await self._acks.publish(subject, body, headers, seconds or self.ack_seconds)
 
     async def last(self, stream: str) -> tuple[int, str]:
         """The sequence of a stream's last message, 0 where there never was one, and its message id, empty where it is gone.
@@ -165,15 +175,14 @@ class Bus:
     ) -> int:
         seconds = timeout.total_seconds()
         try:
-            ack = await patiently(
-                lambda: self.js.publish(subject, body, headers=dict(headers), timeout=min(seconds, 2)),
-                None,
-                seconds,
-                2.0,
+            return await patiently(
+                lambda: self.append(subject, body, headers, min(seconds, 2)),
+                attempts=None,
+                seconds=seconds,
+                longest=2.0,
             )
         except TRANSIENT as error:
             raise Unavailable(f"{event.message_id()} could not be published: {reason_of(error)}") from error
-        return ack.seq
 
 
 async def connect(url: str, service: str, creds: Optional[str] = None, wait: Optional[dt.timedelta] = None) -> Bus:

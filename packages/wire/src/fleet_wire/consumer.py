@@ -225,7 +225,7 @@ class DurableConsumer:
         ).encode()
         headers = {"Nats-Msg-Id": f"{self._spec.durable}:{self._spec.stream}:{sequence}"}
         try:
-            await self._bus.js.publish(subject, body, headers=headers)
+            await self._bus.append(subject, body, headers)
         except TRANSIENT as error:
             self._log.warning("no dead letter yet", sequence=sequence, error=reason_of(error))
             await message.nak(delay=delay(record.tries).total_seconds())

@@ -100,7 +100,7 @@ class JetStreamBucket(Generic[T]):
     async def delete(self, key: str) -> None:
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": DELETION_TTL}
         try:
-            await self._bus.js.publish(self._prefix + key, b"", headers=headers)
+            await self._bus.append(self._prefix + key, b"", headers)
         except TRANSIENT as error:
             raise self._away(error) from error
 
@@ -158,14 +158,13 @@ class JetStreamBucket(Generic[T]):
         if ttl is not None:
             headers["Nats-TTL"] = f"{max(1, int(ttl.total_seconds()))}s"
         try:
-            ack = await self._bus.js.publish(self._prefix + key, msgspec.json.encode(value), headers=headers)
+            return await self._bus.append(self._prefix + key, msgspec.json.encode(value), headers)
         except TRANSIENT as error:
             raise self._away(error) from error
         except nats.js.errors.APIError as error:
             if error.err_code in WRONG_LAST_SEQUENCE:
                 raise Conflict(f"{self._name}/{key} was written by somebody else") from error
             raise
-        return ack.seq
 
     async def _last(self, key: str) -> Optional[RawStreamMsg]:
         """The key's last message, asked of the stream's leader: any replica may answer a direct get, and one that lags
