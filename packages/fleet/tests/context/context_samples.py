@@ -3,9 +3,10 @@
 import datetime as dt
 from typing import Any
 
-from fleet.context import projection
+from fleet.context import domain, projection, scopes
 from fleet_wire import events, ids
 
+SCOPES = scopes.load()
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.timezone.utc)
 
 
@@ -120,3 +121,10 @@ def completed(
             **changes,
         }
     )
+
+
+def asked(
+    story_id: str, plan_id: str, task_id: str, role: str, phase: str, token_budget: int, required: list[str]
+) -> domain.ContextRequest:
+    """A valid request, under the policy of scopes that is shipped."""
+    return domain.checked(story_id, plan_id, task_id, role, phase, token_budget, required, SCOPES)

@@ -17,8 +17,11 @@ from fleet.context import cache as cache_module
 from fleet.context import domain, graph, handlers, reading
 from fleet.context.cache import ContextCache
 from fleet.context.migrations import MIGRATIONS
+from fleet.context.tokenizer import ESTIMATE, Tokenizer
 from fleet.migrations import migrate
 from fleet_wire import events
+
+NO_TOKENIZER = Tokenizer(None)
 
 
 @pytest_asyncio.fixture
@@ -51,7 +54,7 @@ async def a_plan(store: Graph, unique: Callable[[str], str]) -> domain.ContextRe
     await graph.record(
         store, [samples.arriving(samples.plan_approved(story, plan, [samples.task("api")]), unique("born"))]
     )
-    return domain.checked(story, plan, "api", "DEV", "build", 2000, [])
+    return samples.asked(story, plan, "api", "DEV", "build", 2000, [])
 
 
 def key_of(request: domain.ContextRequest) -> str:
@@ -62,12 +65,12 @@ async def test_the_second_request_is_answered_from_the_cache_with_the_same(
     store: Graph, cache: ContextCache, client: valkey.asyncio.Valkey, unique: Callable[[str], str]
 ) -> None:
     request = await a_plan(store, unique)
-    first, cached = await handlers.get_context(request, reading.reader(store), cache)
+    first, cached = await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
     assert not cached
-    assert await handlers.get_context(request, reading.reader(store), cache) == (first, True)
+    assert await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER) == (first, True)
     assert 0 < await client.ttl(key_of(request)) <= 3600
     narrower = dataclasses.replace(request, token_budget=1999)
-    _, cached = await handlers.get_context(narrower, reading.reader(store), cache)
+    _, cached = await handlers.get_context(narrower, reading.reader(store), cache, NO_TOKENIZER)
     assert not cached
 
 
@@ -75,11 +78,11 @@ async def test_a_write_makes_the_answer_fresh_and_empties_what_was_held(
     store: Graph, cache: ContextCache, client: valkey.asyncio.Valkey, unique: Callable[[str], str]
 ) -> None:
     request = await a_plan(store, unique)
-    await handlers.get_context(request, reading.reader(store), cache)
+    await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
     decided = samples.completed(request.story_id, request.plan_id, "arch", "ARCHITECT")
     await handlers.remember(decided, handlers.recorder(store), cache, publish)
     assert not await client.exists(key_of(request))
-    fresh, cached = await handlers.get_context(request, reading.reader(store), cache)
+    fresh, cached = await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
     assert not cached
     assert decided.decision_id in [block.source_id for block in fresh.blocks]
 
@@ -88,10 +91,10 @@ async def test_a_write_behind_its_back_cannot_make_it_serve_what_is_stale(
     store: Graph, cache: ContextCache, unique: Callable[[str], str]
 ) -> None:
     request = await a_plan(store, unique)
-    stale, _ = await handlers.get_context(request, reading.reader(store), cache)
+    stale, _ = await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
     decided = samples.completed(request.story_id, request.plan_id, "arch", "ARCHITECT")
     await graph.record(store, [samples.arriving(decided)])  # and nobody tells the cache
-    fresh, cached = await handlers.get_context(request, reading.reader(store), cache)
+    fresh, cached = await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
     assert not cached
     assert (stale.version, fresh.version) == (1, 2)
     assert decided.decision_id in [block.source_id for block in fresh.blocks]
@@ -101,18 +104,18 @@ async def test_a_story_of_the_same_id_and_version_in_an_emptied_database_is_anot
     store: Graph, cache: ContextCache, unique: Callable[[str], str]
 ) -> None:
     request = await a_plan(store, unique)
-    await handlers.get_context(request, reading.reader(store), cache)
+    await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
     head = await reading.reader(store).head(request.story_id)
     assert head is not None
-    assert await cache.get(head, request) is not None
-    assert await cache.get(dataclasses.replace(head, born="later"), request) is None
+    assert await cache.get(head, request, ESTIMATE) is not None
+    assert await cache.get(dataclasses.replace(head, born="later"), request, ESTIMATE) is None
 
 
 async def test_corrupt_content_is_ignored_and_overwritten(
     store: Graph, cache: ContextCache, client: valkey.asyncio.Valkey, unique: Callable[[str], str]
 ) -> None:
     request = await a_plan(store, unique)
-    right, _ = await handlers.get_context(request, reading.reader(store), cache)
+    right, _ = await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
     [field] = await client.hkeys(key_of(request))
     held = await client.hget(key_of(request), field)
     assert held is not None
@@ -121,12 +124,14 @@ async def test_corrupt_content_is_ignored_and_overwritten(
     assert forged != held != old
     for corrupt in (b"", b"\xff", b"{}", b"[]", held[:-10], forged, old):
         await client.hset(key_of(request), field, corrupt)  # type: ignore[arg-type]
-        assert await handlers.get_context(request, reading.reader(store), cache) == (right, False), corrupt
-        assert await handlers.get_context(request, reading.reader(store), cache) == (right, True)
+        assert await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER) == (right, False), (
+            corrupt
+        )
+        assert await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER) == (right, True)
     await client.delete(key_of(request))
     await client.set(key_of(request), "not even a hash")
-    assert await handlers.get_context(request, reading.reader(store), cache) == (right, False)
-    assert await handlers.get_context(request, reading.reader(store), cache) == (right, True)
+    assert await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER) == (right, False)
+    assert await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER) == (right, True)
 
 
 async def test_a_cache_that_is_away_costs_nothing_but_time_and_is_used_again_when_it_is_back(
@@ -136,17 +141,17 @@ async def test_a_cache_that_is_away_costs_nothing_but_time_and_is_used_again_whe
     with realparts.valkey_server(tmp_path) as server:
         cache = ContextCache(server.url)
         with structlog.testing.capture_logs() as lines:
-            right, _ = await handlers.get_context(request, reading.reader(store), cache)
+            right, _ = await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
             server.process.kill()
             for _ in range(3):
-                assert await handlers.get_context(request, reading.reader(store), cache) == (right, False)
+                assert await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER) == (right, False)
             await cache.forget(request.story_id)
             assert not await cache.check()
             server.process.start()
             cache._server._quiet_until = 0.0
             assert await cache.check()
-            assert await handlers.get_context(request, reading.reader(store), cache) == (right, False)
-            assert await handlers.get_context(request, reading.reader(store), cache) == (right, True)
+            assert await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER) == (right, False)
+            assert await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER) == (right, True)
         await cache.close()
     said = [line["event"] for line in lines if line["event"].startswith("cache:")]
     assert said == ["cache: unreachable, contexts come from the graph", "cache: reachable again"]
@@ -167,14 +172,14 @@ async def test_a_reader_that_began_before_a_write_leaves_nothing_stale_behind_it
 
     request = await a_plan(store, unique)
     cache = Late(valkey_url)
-    slow = asyncio.create_task(handlers.get_context(request, reading.reader(store), cache))
+    slow = asyncio.create_task(handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER))
     await reached.wait()
     decided = samples.completed(request.story_id, request.plan_id, "arch", "ARCHITECT")
     await handlers.remember(decided, handlers.recorder(store), cache, publish)
     written.set()
     stale, _ = await slow
     assert decided.decision_id not in [block.source_id for block in stale.blocks]
-    fresh, cached = await handlers.get_context(request, reading.reader(store), cache)
+    fresh, cached = await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
     assert not cached
     assert decided.decision_id in [block.source_id for block in fresh.blocks]
     await cache.close()

@@ -1,17 +1,19 @@
 """The memory on real graph servers: what events leave there, in whatever order and however often they come."""
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
 
 import context_samples as samples
+import msgspec
 import pytest
 import pytest_asyncio
 
 from fleet.bolt import Graph, rows
-from fleet.context import domain, reading
 from fleet.context import graph as memory
+from fleet.context import reading
 from fleet.context.migrations import MIGRATIONS
 from fleet.migrations import migrate
 from fleet_wire import events
@@ -213,7 +215,7 @@ async def test_the_newest_plan_gives_the_story_its_text_in_any_order(
         story = unique("story")
         arriving = [samples.story_created(story, title="Title 0"), plan(story, 1), plan(story, 2)]
         await put(store, *(arriving[place] for place in order))
-        request = domain.checked(story, f"{story}-1", "dev", "DEV", "build", 500, [])
+        request = samples.asked(story, f"{story}-1", "dev", "DEV", "build", 500, [])
         assert (await reading.reader(store).facts(request)).story.title == "Title 2"
 
 
@@ -223,7 +225,7 @@ async def test_facts_are_unavailable_until_the_plan_and_what_is_required_are_the
     story, plan = unique("story"), unique("plan")
     first = samples.completed(story, plan, "arch", "ARCHITECT")
     second = samples.completed(story, plan, "api", based_on=["dec-never"])
-    request = domain.checked(story, plan, "api", "DEV", "build", 500, [first.decision_id])
+    request = samples.asked(story, plan, "api", "DEV", "build", 500, [first.decision_id])
     with pytest.raises(Unavailable, match=f"plan {plan} is not in the graph yet"):
         await reading.reader(store).facts(request)
     await put(store, second)  # makes the plan's node, without its content
@@ -233,18 +235,18 @@ async def test_facts_are_unavailable_until_the_plan_and_what_is_required_are_the
     await put(store, samples.plan_approved(story, plan, tasks))
     with pytest.raises(Unavailable, match=f"not in the graph yet: {first.decision_id}"):
         await reading.reader(store).facts(request)
-    never = domain.checked(story, plan, "api", "DEV", "build", 500, ["dec-never"])
+    never = samples.asked(story, plan, "api", "DEV", "build", 500, ["dec-never"])
     with pytest.raises(Unavailable, match="not in the graph yet: dec-never"):
         await reading.reader(store).facts(never)  # named as the base of another, which is not its arrival
     await put(store, first)
     found = await reading.reader(store).facts(request)
     assert [item.decision_id for item in found.required] == [first.decision_id]
-    unknown = domain.checked(story, plan, "nothing", "DEV", "build", 500, [])
+    unknown = samples.asked(story, plan, "nothing", "DEV", "build", 500, [])
     with pytest.raises(NotFound, match=f"plan {plan} has no task nothing"):
         await reading.reader(store).facts(unknown)
 
 
-async def test_a_role_sees_what_its_task_depends_on_and_what_architects_decided(
+async def test_a_role_sees_what_its_task_depends_on_and_what_councils_of_its_scope_decided(
     store: Graph, unique: Callable[[str], str]
 ) -> None:
     story, plan = unique("story"), unique("plan")
@@ -261,10 +263,24 @@ async def test_a_role_sees_what_its_task_depends_on_and_what_architects_decided(
         samples.completed(story, plan, "api"),
         samples.completed(story, plan, "data", "DATA"),
     )
-    found = await reading.reader(store).facts(domain.checked(story, plan, "test", "QA", "test", 500, []))
+    request = samples.asked(story, plan, "test", "QA", "test", 500, [])
+    request = dataclasses.replace(request, scope=msgspec.structs.replace(request.scope, affects=("ARCHITECT", "DATA")))
+    found = await reading.reader(store).facts(request)
     assert [item.task_id for item in found.depended_on] == ["api"]
-    assert [item.task_id for item in found.visible] == ["arch"]
+    assert {item.task_id for item in found.affecting} == {"arch", "data"}
+    assert found.out_of_scope == (found.depended_on[0].decision_id,)
     assert found.required == ()
+    assert (found.plan.plan_version, found.plan.approved_by) == (1, "ada")
+    assert [(task.task_id, task.role, task.needs, task.decided) for task in found.plan.tasks] == [
+        ("arch", "ARCHITECT", (), True),
+        ("api", "DEV", (), True),
+        ("data", "DATA", (), True),
+        ("test", "QA", ("api",), False),
+    ]
+    assert {(milestone.kind, milestone.role) for milestone in found.milestones} == {
+        ("planning.plan.approved", ""),
+        *(("orchestration.deliberation.completed", role) for role in ("ARCHITECT", "DEV", "DATA")),
+    }
 
 
 async def test_nothing_of_another_story_is_given(store: Graph, unique: Callable[[str], str]) -> None:
@@ -276,14 +292,12 @@ async def test_nothing_of_another_story_is_given(store: Graph, unique: Callable[
         samples.plan_approved(other, elsewhere, [samples.task("arch", role="ARCHITECT")]),
         foreign,
     )
-    found = await reading.reader(store).facts(domain.checked(story, plan, "api", "DEV", "build", 500, []))
-    assert found.visible == ()
+    found = await reading.reader(store).facts(samples.asked(story, plan, "api", "DEV", "build", 500, []))
+    assert found.affecting == ()
     with pytest.raises(Invalid, match=r"^required_decision_ids"):
-        await reading.reader(store).facts(
-            domain.checked(story, plan, "api", "DEV", "build", 500, [foreign.decision_id])
-        )
+        await reading.reader(store).facts(samples.asked(story, plan, "api", "DEV", "build", 500, [foreign.decision_id]))
     with pytest.raises(Invalid, match=r"^story_id"):
-        await reading.reader(store).facts(domain.checked(other, plan, "api", "DEV", "build", 500, []))
+        await reading.reader(store).facts(samples.asked(other, plan, "api", "DEV", "build", 500, []))
 
 
 async def test_a_decision_is_explained_with_all_that_led_to_it(store: Graph, unique: Callable[[str], str]) -> None:

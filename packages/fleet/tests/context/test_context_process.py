@@ -60,7 +60,7 @@ async def test_it_remembers_answers_and_stops_on_sigterm(
                 except grpc.aio.AioRpcError as error:
                     assert error.code() == grpc.StatusCode.UNAVAILABLE, error
                     await asyncio.sleep(0.1)
-        assert [block.kind for block in answer.blocks] == ["story", "task", "requirement", "decision"]
+        assert [block.kind for block in answer.blocks] == ["task", "story", "plan", "decision", "role"]
         assert await asyncio.to_thread(process.stop) == 0
     said = process.text()
     assert "deliberation.completed recorded" in said

@@ -18,6 +18,7 @@ from nats.js.api import DeliverPolicy
 from fleet.bolt import Graph
 from fleet.context import handlers
 from fleet.context.cache import ContextCache
+from fleet.context.domain import Scopes
 from fleet.context.main import serve
 from fleet.context.migrations import MIGRATIONS
 from fleet.context.settings import ContextSettings
@@ -66,13 +67,15 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: GraphSettings, nats_url: str, valkey_url: str) -> AsyncIterator[Service]:
+async def running(
+    settings: GraphSettings, nats_url: str, valkey_url: str, scopes: Scopes = samples.SCOPES
+) -> AsyncIterator[Service]:
     port = realparts.free_port()
     told = ContextSettings.model_validate(
         {**settings.model_dump(), "nats_url": nats_url, "valkey_url": valkey_url, "grpc_port": port}
     )
     stop = asyncio.Event()
-    task = asyncio.create_task(serve(told, stop))
+    task = asyncio.create_task(serve(told, scopes, stop))
     service = Service(port)
     try:
         yield service
@@ -147,12 +150,17 @@ async def test_events_become_memory_and_context_updated(
 
     answer = await service.stub.GetContext(request)
     assert [(block.kind, block.title) for block in answer.blocks] == [
-        ("story", "Login"),
         ("task", "Title of test"),
-        ("requirement", "Requirement 1"),
+        ("story", "Login"),
+        ("plan", "Plan version 1, approved by ada"),
         ("decision", "Decision on api"),
+        *([("milestone", "")] * 4),
+        ("summary", ""),
+        ("role", "QA, test"),
     ]
     assert "Do api with Argon2." in answer.blocks[3].text
+    assert answer.blocks[-2].text == "The story is in DRAFT. 1 of the 2 tasks of its plan are decided."
+    assert (answer.tokenizer, len(answer.left_out), len(answer.omitted)) == ("estimate", 0, 0)
     assert answer.tokens == sum(block.tokens for block in answer.blocks) <= 4000
     assert (answer.version, answer.from_cache, len(answer.hash)) == (6, False, 64)
     again = await service.stub.GetContext(request)
@@ -383,7 +391,7 @@ async def test_it_ends_when_its_connection_to_nats_has_ended_for_good(
     told = ContextSettings.model_validate(
         {**graph_settings.model_dump(), "nats_url": nats_url, "valkey_url": valkey_url, "grpc_port": port}
     )
-    task = asyncio.create_task(serve(told, asyncio.Event()))
+    task = asyncio.create_task(serve(told, samples.SCOPES, asyncio.Event()))
     service = Service(port)
     await service.until_ready()
     await opened[0].client.close()

@@ -1,13 +1,15 @@
 """Prompts: a shared beginning, untrusted text fenced and harmless."""
 
 import re
+from typing import get_args
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.deliberation.prompt import LENSES, ContextText, Prompt, render
-from fleet_wire.events import PlanTask
+from fleet.deliberation.lenses import FOCUS, LENSES, lens
+from fleet.deliberation.prompt import ContextText, Prompt, render
+from fleet_wire.events import PlanTask, StoryPhase
 from fleet_wire.fence import harmless
 from fleet_wire.ids import ROLES
 
@@ -48,6 +50,17 @@ def test_the_story_and_the_decisions_stand_in_the_prompt() -> None:
 
 def test_every_role_has_a_lens() -> None:
     assert tuple(LENSES) == ROLES
+    assert tuple(FOCUS) == get_args(StoryPhase)
+
+
+def test_the_lens_stands_at_the_end_and_not_in_what_the_seats_of_all_roles_share() -> None:
+    told = lens("DEV", "build")
+    blocks = [ContextText(kind="task", title="Parser", text="x"), ContextText(kind="role", title="DEV", text=told)]
+    prompt = render(TASK, blocks, max_tokens=100, temperature=0.5, phase="build")
+    assert prompt.lens.startswith(told)
+    assert prompt.shared == rendered(blocks[0]).shared
+    assert lens("DEV") in told
+    assert lens("DEV", "test") != told
 
 
 def test_the_same_input_is_the_same_hash_and_another_is_not() -> None:

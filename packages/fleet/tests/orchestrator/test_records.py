@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.orchestrator.recent import Recent
 from fleet.orchestrator.records import Records, Rules
+from fleet.recent import Recent
 from fleet_wire.errors import Unavailable
 from fleet_wire.kv import MemoryBucket
 

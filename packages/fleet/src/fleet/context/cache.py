@@ -1,8 +1,8 @@
 """Hydrated contexts in Valkey. It saves time and nothing else: away, empty or corrupt, the answers stay the same.
 
-All that is held of a story is one Valkey hash, so that one command forgets it. A field is named by the story's birth and version
-and by the request, and the version is read from the graph with every request: what was held of an older version is never
-found again, also where forgetting it failed.
+All that is held of a story is one Valkey hash, so that one command forgets it. A field is named by the story's birth and version,
+by the request with its scope, and by the tokenizer; the version is read from the graph with every request: what was held of an
+older version is never found again, also where forgetting it failed.
 """
 
 import datetime as dt
@@ -14,7 +14,7 @@ import structlog
 from valkey.exceptions import ResponseError
 
 from fleet.batching import Batches
-from fleet.context import domain
+from fleet.context import domain, packing
 from fleet.context.valkeyserver import ValkeyServer
 
 log = structlog.get_logger(__name__)
@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 TTL = dt.timedelta(hours=1)
 MOST_AT_ONCE = 64
 """Reads in one round trip."""
-LAYOUT = 2
-"""Goes up with every change of `domain` that gives other blocks for the same facts."""
+LAYOUT = 3
+"""Goes up with every change of `blocks` and `packing` that gives other blocks for the same facts."""
 
 
 class ContextCache:
@@ -31,12 +31,15 @@ class ContextCache:
 
     def __init__(self, url: str) -> None:
         self._server = ValkeyServer(url)
-        self._decoder = msgspec.json.Decoder(domain.Context)
+        self._decoder = msgspec.json.Decoder(packing.Context)
         self._fields = Batches(self._read, MOST_AT_ONCE)
 
-    async def get(self, story: domain.StoryHead, request: domain.ContextRequest) -> domain.Context | None:
-        """What is held for this request at this version of the story; None for nothing, or for something corrupt."""
-        data = await self._fields.ask((_key(story.story_id), _field(story, request)))
+    async def get(
+        self, story: domain.StoryHead, request: domain.ContextRequest, tokenizer: str
+    ) -> packing.Context | None:
+        """What is held for this request at this version of the story, counted by this tokenizer; None for nothing, or for
+        something corrupt."""
+        data = await self._fields.ask((_key(story.story_id), _field(story, request, tokenizer)))
         if data is None:
             return None
         try:
@@ -44,18 +47,18 @@ class ContextCache:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warning("cache: corrupt context ignored", story_id=story.story_id, error=str(error))
             return None
-        if found.version != story.version or found.hash != domain.hash_of(found.blocks):
+        if found.version != story.version or found.hash != packing.hash_of(found.blocks):
             log.warning("cache: corrupt context ignored", story_id=story.story_id, error="its hash or version differs")
             return None
         return found
 
-    async def put(self, story: domain.StoryHead, request: domain.ContextRequest, context: domain.Context) -> None:
+    async def put(self, story: domain.StoryHead, request: domain.ContextRequest, context: packing.Context) -> None:
         """Holds a context until the story changes, at most TTL."""
         key = _key(story.story_id)
 
         async def store() -> list[Any]:
             async with self._server.client.pipeline(transaction=True) as pipeline:
-                pipeline.hset(key, _field(story, request), msgspec.json.encode(context).decode())
+                pipeline.hset(key, _field(story, request, context.tokenizer), msgspec.json.encode(context).decode())
                 pipeline.expire(key, TTL, nx=True)
                 return list(await pipeline.execute())
 
@@ -93,5 +96,5 @@ def _key(story_id: str) -> str:
     return f"fleet:context:{LAYOUT}:{story_id}"
 
 
-def _field(story: domain.StoryHead, request: domain.ContextRequest) -> str:
-    return f"{story.born}:{story.version}:{domain.fingerprint(request)}"
+def _field(story: domain.StoryHead, request: domain.ContextRequest, tokenizer: str) -> str:
+    return f"{story.born}:{story.version}:{domain.hashed([request, tokenizer])}"

@@ -1,17 +1,12 @@
-"""What an agent may see of a story, packed into its budget of tokens. Pure: facts in, blocks out.
+"""What the memory knows, and what it is asked for: plain values, and the rules on what comes in.
 
-Who sees what. Every role sees its story, its task with the requirements, the decisions that the request requires and those
-that the task depends on; beside them every decision of the same story by a role in VISIBLE_ROLES. In every phase the same.
-
-Order of importance, which is also the order of the blocks: story, task, requirements, required decisions (oldest first),
-other decisions that the task depends on, other visible decisions (both newest first).
+Who may see what is `scopes`, what becomes a block `blocks`, and what fits the budget `packing`.
 """
 
 import dataclasses
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 import msgspec
@@ -19,20 +14,30 @@ import msgspec
 from fleet.deliberation.plan_rules import check_plan
 from fleet_wire import events, ids
 from fleet_wire.errors import Invalid
-from fleet_wire.redaction import redact
 
-VISIBLE_ROLES: Mapping[str, frozenset[str]] = {role: frozenset({"ARCHITECT"}) for role in ids.ROLES}
-"""By the role that asks: the roles whose decisions it sees in its story without depending on them."""
 PHASES: tuple[str, ...] = get_args(events.StoryPhase)
+KINDS = ("task", "story", "plan", "constraint", "decision", "milestone", "summary", "role")
+"""Of blocks, in the order in which they stand in a context: what all seats of all roles share first, the role's lens last."""
 LEAST_BUDGET, GREATEST_BUDGET = 64, 1_000_000
-BYTES_PER_TOKEN = 3
-CUT = "[cut]"
-"""Ends a text that the budget shortened."""
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one role may see in one phase: the kinds of blocks, and the councils whose decisions it sees where its task depends
+    on them, and where they affect its story without that. Nothing is seen that is not named."""
+
+    kinds: tuple[str, ...]
+    depends_on: tuple[str, ...] = ()
+    affects: tuple[str, ...] = ()
+
+
+Scopes = Mapping[tuple[str, str], Scope]
+"""By role and phase; every pair is there."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ContextRequest:
-    """What is asked for; made by `checked`, so that its fields are valid. `required` is sorted and without repetition."""
+    """What is asked for; made by `checked`, so that its fields are valid. `required` is sorted and without repetition, `scope` is
+    what the role may see in the phase."""
 
     story_id: str
     plan_id: str
@@ -40,6 +45,7 @@ class ContextRequest:
     role: str
     phase: str
     token_budget: int
+    scope: Scope
     required: tuple[str, ...] = ()
 
 
@@ -54,10 +60,13 @@ class StoryHead:
 
 @dataclasses.dataclass(frozen=True)
 class Story:
+    """`state` is empty where no event has told it."""
+
     story_id: str
     title: str
     brief: str
     acceptance: tuple[str, ...] = ()
+    state: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,35 +112,54 @@ class Decision:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlannedTask:
+    """A task as its plan shows it to the others. `needs` are the tasks it depends on."""
+
+    task_id: str
+    title: str
+    role: str
+    needs: tuple[str, ...]
+    decided: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """An approved plan, its tasks in its order."""
+
+    plan_id: str
+    plan_version: int
+    approved_by: str
+    tasks: tuple[PlannedTask, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Milestone:
+    """An event of the story's timeline in one line. `role` is the council's that decided, empty where none did."""
+
+    event_id: str
+    kind: str
+    at: str
+    summary: str
+    role: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the graph holds for a request, all of one version of the story."""
+    """What the graph holds for a request, all of one version of the story. `required` and `depended_on` hold what stands in the
+    place of superseded ones, `superseded` the ids of those; `affecting` are decisions of the scope's councils, newest first,
+    `out_of_scope` the ids of other councils'; `milestones` are newest first."""
 
     head: StoryHead
     story: Story
     task: Task
+    plan: Plan
     required: tuple[Decision, ...] = ()
     depended_on: tuple[Decision, ...] = ()
-    visible: tuple[Decision, ...] = ()
-
-
-class Block(msgspec.Struct, frozen=True):
-    """A piece of context. `kind` is story, task, requirement or decision; `tokens` counts title and text."""
-
-    kind: str
-    source_id: str
-    title: str
-    text: str
-    tokens: int
-
-
-class Context(msgspec.Struct, frozen=True):
-    """The answer: what the agent sees, what was left out or cut, and the story's version it was read at."""
-
-    blocks: tuple[Block, ...]
-    tokens: int
-    omitted: tuple[str, ...]
-    version: int
-    hash: str
+    superseded: tuple[str, ...] = ()
+    affecting: tuple[Decision, ...] = ()
+    out_of_scope: tuple[str, ...] = ()
+    constraints: tuple[Decision, ...] = ()
+    milestones: tuple[Milestone, ...] = ()
 
 
 class How(msgspec.Struct, frozen=True):
@@ -173,72 +201,34 @@ def checked(
     phase: str,
     token_budget: int,
     required: Iterable[str],
+    scopes: Scopes,
 ) -> ContextRequest:
     """The request; raises Invalid naming the first field that is wrong."""
     for field, value in (("story_id", story_id), ("plan_id", plan_id), ("task_id", task_id)):
         ids.check_id(field, value)
-    ids.check_role("role", role)
-    if phase not in PHASES:
-        raise Invalid(f"phase must be one of {', '.join(PHASES)}, not {phase[:80]!r}")
+    scope = scope_of(role, phase, scopes)
     if not LEAST_BUDGET <= token_budget <= GREATEST_BUDGET:
         raise Invalid(f"token_budget must be from {LEAST_BUDGET} to {GREATEST_BUDGET}, not {token_budget}")
     wanted = tuple(sorted({ids.check_id("required_decision_ids", value) for value in required}))
-    return ContextRequest(story_id, plan_id, task_id, role, phase, token_budget, wanted)
+    return ContextRequest(story_id, plan_id, task_id, role, phase, token_budget, scope, wanted)
 
 
-def tokens(*texts: str) -> int:
-    """Tokens of the texts together, estimated from above: UTF-8 bytes / 3, rounded up.
+def scope_of(role: str, phase: str, scopes: Scopes) -> Scope:
+    """What a role may see in a phase; raises Invalid naming the field that is wrong."""
+    ids.check_role("role", role)
+    if phase not in PHASES:
+        raise Invalid(f"phase must be one of {', '.join(PHASES)}, not {phase[:80]!r}")
+    return scopes[role, phase]
 
-    Prose and code run at about 4 bytes a token in the vocabularies of current models. Text made of rare symbols can take
-    more tokens than this: no estimate without the model's own vocabulary is a bound for those.
-    """
-    return -(-sum(len(text.encode()) for text in texts) // BYTES_PER_TOKEN)
 
-
-def hydrated(request: ContextRequest, facts: Facts) -> Context:
-    """The context for a request. Deterministic: the same facts give the same bytes.
-
-    The budget is never exceeded. Optional decisions are left out whole, a less relevant one may stand where a more relevant
-    one did not fit. Where even the rest does not fit, texts are cut in proportion to their length: those of the required
-    decisions first, then the story's, then the task's. All that was left out or cut is in `omitted`. Raises Invalid where
-    not even the titles fit.
-    """
-    required = sorted(facts.required, key=lambda decision: (decision.decided_at, decision.decision_id))
-    whole = [_task_blocks(facts.task), [_story_block(facts.story)], [_decision_block(item) for item in required]]
-    task, story, needed = _fitted(whole, request.token_budget)
-    blocks = [*story, *task, *needed]
-    cut = [new.source_id for old, new in zip([*whole[1], *whole[0], *whole[2]], blocks, strict=True) if old != new]
-    omitted = list(cut)
-    room = request.token_budget - sum(block.tokens for block in blocks)
-    for decision in _optional(facts):
-        block = _decision_block(decision)
-        if cut or block.tokens > room:
-            omitted.append(block.source_id)
-        else:
-            blocks.append(block)
-            room -= block.tokens
-    return Context(
-        blocks=tuple(blocks),
-        tokens=sum(block.tokens for block in blocks),
-        omitted=tuple(dict.fromkeys(omitted)),
-        version=facts.head.version,
-        hash=hash_of(blocks),
-    )
+def hashed(value: object) -> str:
+    """SHA-256 in hex of a value as JSON."""
+    return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
 
 
 def searched(text: str) -> str:
     """A text as it is compared in a search: without regard to case."""
     return text.casefold()
-
-
-def hash_of(blocks: Sequence[Block]) -> str:
-    """SHA-256 in hex over the JSON array of the blocks' kinds, sources, titles and texts."""
-    return _digest([[block.kind, block.source_id, block.title, block.text] for block in blocks])
-
-
-def fingerprint(request: ContextRequest) -> str:
-    """What the cache knows a request by: SHA-256 in hex of all of it."""
-    return _digest(request)
 
 
 def check_event(event: events.Event) -> None:
@@ -260,7 +250,7 @@ def update_of(
 ) -> events.ContextUpdated:
     """The event that tells of a write. The same write gives the same event, and so the same message id."""
     names = sorted(set(changed))
-    digest = _digest([names, deliberation_id, version])
+    digest = hashed([names, deliberation_id, version])
     return events.ContextUpdated(
         story_id=story_id,
         plan_id=plan_id,
@@ -271,101 +261,6 @@ def update_of(
         superseded=list(superseded),
         flagged=list(flagged),
     )
-
-
-def _optional(facts: Facts) -> list[Decision]:
-    seen = {decision.decision_id for decision in facts.required}
-    found = []
-    for decision in chain(_newest_first(facts.depended_on), _newest_first(facts.visible)):
-        if decision.decision_id not in seen:
-            seen.add(decision.decision_id)
-            found.append(decision)
-    return found
-
-
-def _newest_first(decisions: Iterable[Decision]) -> list[Decision]:
-    by_id = sorted(decisions, key=lambda decision: decision.decision_id)
-    return sorted(by_id, key=lambda decision: decision.decided_at, reverse=True)
-
-
-def _story_block(story: Story) -> Block:
-    return _block("story", story.story_id, story.title, _joined(story.brief, _listed("Acceptance", story.acceptance)))
-
-
-def _task_blocks(task: Task) -> list[Block]:
-    text = _joined(task.description, _listed("Acceptance", task.acceptance))
-    return [
-        _block("task", task.key, task.title, text),
-        *(
-            _block("requirement", task.key, f"Requirement {number}", requirement)
-            for number, requirement in enumerate(task.requirements, 1)
-        ),
-    ]
-
-
-def _decision_block(decision: Decision) -> Block:
-    rationale = f"Rationale: {decision.rationale}" if decision.rationale else ""
-    text = _joined(f"Decided by the {decision.role} council.", decision.content, rationale)
-    return _block("decision", decision.decision_id, decision.title, text)
-
-
-def _block(kind: str, source_id: str, title: str, text: str) -> Block:
-    """The one place where blocks are made of what is known, so that none holds a secret."""
-    return _counted(kind, source_id, redact(title), redact(text))
-
-
-def _counted(kind: str, source_id: str, title: str, text: str) -> Block:
-    return Block(kind, source_id, title, text, tokens(title, text))
-
-
-def _joined(*parts: str) -> str:
-    return "\n\n".join(part for part in parts if part)
-
-
-def _listed(heading: str, items: Sequence[str]) -> str:
-    return "\n".join((f"{heading}:", *(f"- {item}" for item in items))) if items else ""
-
-
-def _fitted(levels: list[list[Block]], budget: int) -> list[list[Block]]:
-    """The blocks within the budget; where they must be cut, those of the last level are cut first."""
-    least = sum(_least(block) for level in levels for block in level)
-    if least > budget:
-        raise Invalid(
-            f"token_budget of {budget} does not hold the titles of the story, the task and what is required: "
-            f"at least {least} are needed"
-        )
-    fitted: list[list[Block]] = []
-    room = budget
-    for number, level in enumerate(levels):
-        rest = sum(_least(block) for later in levels[number + 1 :] for block in later)
-        done = _shared(level, room - rest)
-        room -= sum(block.tokens for block in done)
-        fitted.append(done)
-    return fitted
-
-
-def _shared(level: list[Block], room: int) -> list[Block]:
-    """The blocks of one level within `room`: whole, or each with its share of what the titles leave."""
-    full = sum(block.tokens for block in level)
-    if full <= room:
-        return level
-    least = sum(_least(block) for block in level)
-    return [
-        _cut(block, _least(block) + (block.tokens - _least(block)) * (room - least) // (full - least))
-        for block in level
-    ]
-
-
-def _least(block: Block) -> int:
-    return min(block.tokens, tokens(block.title, CUT))
-
-
-def _cut(block: Block, room: int) -> Block:
-    if block.tokens <= room:
-        return block
-    kept = room * BYTES_PER_TOKEN - len(block.title.encode()) - len(CUT)
-    text = block.text.encode()[:kept].decode("utf-8", "ignore")
-    return _counted(block.kind, block.source_id, block.title, text + CUT)
 
 
 def _check_completed(event: events.DeliberationCompleted) -> None:
@@ -381,7 +276,3 @@ def _check_completed(event: events.DeliberationCompleted) -> None:
     for field, names in (("winner", [event.winner]), ("dissent", dissenting)):
         if not set(names) <= set(ranked):
             raise Invalid(f"{field}: {', '.join(sorted(set(names) - set(ranked)))} is not in the ranking")
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(value)).hexdigest()

@@ -2,22 +2,24 @@
 
 import functools
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from fleet.batching import Batches
 from fleet.bolt import Graph, is_answer
-from fleet.context import domain, graph, projection, reading
+from fleet.context import domain, graph, packing, projection, reading
 from fleet.context.cache import ContextCache
+from fleet.context.tokenizer import ESTIMATE, Tokenizer, estimate
 from fleet.deliberation.plan_rules import tasks_of
 from fleet_wire import clock, events
-from fleet_wire.errors import Invalid
+from fleet_wire.errors import Invalid, Unavailable
 
 log = structlog.get_logger(__name__)
 
 Publish = Callable[[events.Event], Awaitable[object]]
 Recorder = Batches[projection.Arriving, graph.Recorded]
+Count = Callable[[Sequence[str]], Awaitable[Sequence[int]]]
 Remembered = (
     events.StoryCreated
     | events.StoryTransitioned
@@ -67,17 +69,38 @@ async def remember(event: Remembered, record: Recorder, cache: ContextCache, pub
 
 
 async def get_context(
-    request: domain.ContextRequest, reader: reading.Reader, cache: ContextCache
-) -> tuple[domain.Context, bool]:
-    """The context, and whether the cache held it. Raises as `Reader.facts` and `domain.hydrated` say."""
+    request: domain.ContextRequest, reader: reading.Reader, cache: ContextCache, tokenizer: Tokenizer
+) -> tuple[packing.Context, bool]:
+    """The context, and whether the cache held it. Raises as `Reader.facts` and `packing.packed` say."""
     head = await reader.head(request.story_id)
-    held = await cache.get(head, request) if head else None
+    held = await cache.get(head, request, tokenizer.name) if head else None
     if held is not None:
         return held, True
     facts = await reader.facts(request)
-    context = domain.hydrated(request, facts)
+    context = await counted(request, facts, tokenizer)
     await cache.put(facts.head, request, context)
     return context, False
+
+
+async def counted(request: domain.ContextRequest, facts: domain.Facts, tokenizer: Tokenizer) -> packing.Context:
+    """The context in tokens of the served model; all of it in estimated ones where its tokenizer cannot be asked."""
+    try:
+        return await _packed(packing.packed(request, facts, tokenizer.name), tokenizer.count)
+    except Unavailable:
+        return await _packed(packing.packed(request, facts, ESTIMATE), _estimates)
+
+
+async def _packed(packing_it: packing.Packing, count: Count) -> packing.Context:
+    try:
+        wanted = next(packing_it)
+        while True:
+            wanted = packing_it.send(await count(wanted))
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+async def _estimates(texts: Sequence[str]) -> list[int]:
+    return [estimate(text) for text in texts]
 
 
 def remembered(event: events.Event, *kinds: type[Remembered]) -> Remembered:

@@ -68,7 +68,8 @@ MIGRATIONS = (
             MATCH (e:Event) WHERE e.summary = '' AND e.kind = 'orchestration.deliberation.ended'
             MATCH (d:Deliberation {deliberation_id: split(e.event_id, ':')[1]})-[:DECIDED]->(c:Decision)
             SET e.kind = 'orchestration.deliberation.completed', e.story_id = c.story_id, e.plan_id = c.plan_id,
-                e.at = c.decided_at, e.summary = c.role + ' council decided ' + c.title + ' (' + c.decision_id + ')'""",
+                e.role = c.role, e.at = c.decided_at,
+                e.summary = c.role + ' council decided ' + c.title + ' (' + c.decision_id + ')'""",
         ),
     ),
 )

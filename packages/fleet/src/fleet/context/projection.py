@@ -48,6 +48,7 @@ def arriving(event: events.Event, story_id: str, born: str, now: dt.datetime) ->
         "kind": event.TYPE,
         "story_id": story_id,
         "plan_id": getattr(event, "plan_id", ""),
+        "role": getattr(event, "role", ""),
         "at": stamp(_happened(event) or now),
         "summary": summary(event),
     }

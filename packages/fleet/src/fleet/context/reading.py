@@ -1,5 +1,6 @@
 """The memory in the graph database: what requests read."""
 
+import asyncio
 import dataclasses
 import datetime as dt
 import functools
@@ -34,19 +35,37 @@ OPTIONAL MATCH (p:Plan {plan_id: q.plan_id})
 OPTIONAL MATCH (t:Task {key: q.key})
 OPTIONAL MATCH (t)-[:DEPENDS_ON]->(:Task)<-[:DELIBERATES]-(:Deliberation)-[:DECIDED]->(d:Decision)
 WITH q, s, born, version, p, t, collect(d) AS depended_on
-OPTIONAL MATCH (v:Decision)-[:AFFECTS]->(s)
-WHERE v.role IN q.roles AND v.superseded_by IS NULL
-WITH q, s, born, version, p, t, depended_on, v ORDER BY v.decided_at DESC, v.decision_id
-RETURN q.number AS number, born, version, s, p.plan_version AS plan_version, p.story_id AS owner, t, depended_on,
-       collect(v)[..$most] AS visible"""
-_REQUIRED = """
-UNWIND $requests AS q UNWIND q.required AS id
+OPTIONAL MATCH (x:Decision)-[:CONSTRAINS]->(s) WHERE x.superseded_by IS NULL
+WITH q, s, born, version, p, t, depended_on, collect(x) AS of_story
+OPTIONAL MATCH (y:Decision)-[:CONSTRAINS]->(t) WHERE y.superseded_by IS NULL
+WITH q, s, born, version, p, t, depended_on, of_story, collect(y) AS of_task
+OPTIONAL MATCH (v:Decision)-[:AFFECTS]->(s) WHERE v.superseded_by IS NULL AND v.kind <> 'constraint'
+WITH q, s, born, version, p, t, depended_on, of_story, of_task, v ORDER BY v.decided_at DESC, v.decision_id
+RETURN q.number AS number, born, version, s, p, t, depended_on, of_story + of_task AS constraints,
+       collect(CASE WHEN v.role IN q.roles THEN v END)[..$most] AS affecting,
+       collect(CASE WHEN NOT v.role IN q.roles THEN v.decision_id END)[..$most] AS out_of_scope"""
+_DECISIONS = """
+UNWIND $ids AS id
 MATCH (c:Decision {decision_id: id}) WHERE c.decided_at IS NOT NULL
-RETURN q.number AS number, c"""
+RETURN c"""
+_PLANS = """
+UNWIND $plans AS id
+MATCH (:Plan {plan_id: id})-[:HAS_TASK]->(k:Task) WHERE k.title IS NOT NULL
+OPTIONAL MATCH (k)-[:DEPENDS_ON]->(n:Task)
+WITH id, k, collect(n.task_id) AS needs
+OPTIONAL MATCH (k)<-[:DELIBERATES]-(:Deliberation)-[:DECIDED]->(c:Decision)
+RETURN id, k.task_id AS task_id, k.title AS title, k.role AS role, k.place AS place, needs, count(c) AS decided"""
+_MILESTONES = """
+UNWIND $stories AS id
+MATCH (e:Event {story_id: id})
+WITH id, e ORDER BY e.at DESC, e.event_id
+RETURN id, collect(e)[..$most] AS milestones"""
 MOST_AT_ONCE = 32
 """Requests in one query."""
-MOST_VISIBLE = 64
-"""Decisions that a role sees without depending on them: the newest ones."""
+MOST_AFFECTING = 64
+"""Decisions that affect a story without the task depending on them, of the councils in scope and of the others: the newest."""
+MILESTONES = 5
+"""Of a story's timeline: the newest."""
 _DECISION = "MATCH (c:Decision {decision_id: $decision_id}) WHERE c.decided_at IS NOT NULL RETURN c"
 _DELIBERATION = "MATCH (d:Deliberation {deliberation_id: $deliberation_id}) RETURN d"
 _PROPOSALS = """
@@ -137,45 +156,99 @@ async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> lis
             "story_id": request.story_id,
             "plan_id": request.plan_id,
             "key": domain.task_key(request.plan_id, request.task_id),
-            "roles": sorted(domain.VISIBLE_ROLES[request.role]),
-            "required": list(request.required),
+            "roles": list(request.scope.affects),
         }
         for number, request in enumerate(requests)
     ]
-    found = {row["number"]: row for row in await graph.ask(_FACTS, requests=asked, most=MOST_VISIBLE)}
-    required: dict[int, list[domain.Decision]] = {}
-    if wanting := [one for one in asked if one["required"]]:
-        for row in await graph.ask(_REQUIRED, requests=wanting):
-            required.setdefault(row["number"], []).append(decision_of(row["c"]))
+    found = {row["number"]: row for row in await graph.ask(_FACTS, requests=asked, most=MOST_AFFECTING)}
+    depended_on = {node["decision_id"]: decision_of(node) for row in found.values() for node in row["depended_on"]}
+    required = {id for request in requests for id in request.required}
+    decisions, plans, milestones = await asyncio.gather(
+        _in_force(graph, depended_on, required),
+        graph.ask(_PLANS, plans=sorted({request.plan_id for request in requests})),
+        graph.ask(_MILESTONES, stories=sorted({request.story_id for request in requests}), most=MILESTONES),
+    )
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    for row in plans:
+        tasks.setdefault(row["id"], []).append(row)
+    timelines = {row["id"]: tuple(_milestone(node) for node in row["milestones"]) for row in milestones}
     return [
-        _checked(request, found.get(number, {}), required.get(number, [])) for number, request in enumerate(requests)
+        _checked(
+            request,
+            found.get(number, {}),
+            decisions,
+            tasks.get(request.plan_id, []),
+            timelines.get(request.story_id, ()),
+        )
+        for number, request in enumerate(requests)
     ]
 
 
+async def _in_force(graph: Graph, known: Mapping[str, domain.Decision], wanted: set[str]) -> dict[str, domain.Decision]:
+    """The decisions that are known, those that are wanted, and those that stand in the place of any of them, by id."""
+    found = dict(known)
+    wanted = wanted | {decision.superseded_by for decision in known.values()} - {""}
+    while ids := wanted - found.keys():
+        new = [decision_of(row["c"]) for row in await graph.ask(_DECISIONS, ids=sorted(ids))]
+        found |= {decision.decision_id: decision for decision in new}
+        wanted = {decision.superseded_by for decision in new} - {""}
+    return found
+
+
+def _standing(decision: domain.Decision, known: Mapping[str, domain.Decision]) -> domain.Decision:
+    """The decision, or the last of those that superseded it one after the other."""
+    while decision.superseded_by in known:
+        decision = known[decision.superseded_by]
+    return decision
+
+
 def _checked(
-    request: domain.ContextRequest, row: Mapping[str, Any], required: Sequence[domain.Decision]
+    request: domain.ContextRequest,
+    row: Mapping[str, Any],
+    known: Mapping[str, domain.Decision],
+    tasks: Sequence[Mapping[str, Any]],
+    milestones: tuple[domain.Milestone, ...],
 ) -> domain.Facts | FleetError:
-    if row.get("plan_version") is None:
+    plan = row.get("p") or {}
+    if plan.get("plan_version") is None:
         return Unavailable(f"plan {request.plan_id} is not in the graph yet")
-    if row["owner"] != request.story_id:
-        return Invalid(f"story_id: plan {request.plan_id} belongs to story {row['owner']}, not to {request.story_id}")
+    if plan["story_id"] != request.story_id:
+        return Invalid(
+            f"story_id: plan {request.plan_id} belongs to story {plan['story_id']}, not to {request.story_id}"
+        )
     if (row["t"] or {}).get("title") is None:
         return NotFound(f"plan {request.plan_id} has no task {request.task_id}")
-    missing = sorted(set(request.required) - {decision.decision_id for decision in required})
+    missing = sorted(set(request.required) - known.keys())
     if missing:
         return Unavailable(f"not in the graph yet: {', '.join(missing)}")
+    required = [known[id] for id in request.required]
     for decision in required:
         if decision.story_id != request.story_id:
             return Invalid(
                 f"required_decision_ids: {decision.decision_id} is not a decision of story {request.story_id}"
             )
+    depended_on = [known[node["decision_id"]] for node in row["depended_on"]]
+    constraints = _decisions(row["constraints"])
+    # What overruled a constraint binds as it did; it affects its story like any decision.
+    binding = {constraint.decision_id for constraint in constraints}
     return domain.Facts(
         head=domain.StoryHead(request.story_id, row["born"], row["version"]),
         story=_story(row["s"]),
         task=_task(row["t"]),
-        required=tuple(required),
-        depended_on=_decisions(row["depended_on"]),
-        visible=_decisions(row["visible"]),
+        plan=_plan(plan, tasks),
+        required=tuple(_standing(decision, known) for decision in required),
+        depended_on=tuple(_standing(decision, known) for decision in depended_on),
+        superseded=tuple(
+            dict.fromkeys(
+                decision.decision_id
+                for decision in (*required, *depended_on)
+                if _standing(decision, known) is not decision
+            )
+        ),
+        affecting=tuple(it for it in _decisions(row["affecting"]) if it.decision_id not in binding),
+        out_of_scope=tuple(id for id in row["out_of_scope"] if id not in binding),
+        constraints=constraints,
+        milestones=milestones,
     )
 
 
@@ -221,7 +294,22 @@ def decision_of(node: dict[str, Any]) -> domain.Decision:
 
 
 def _story(node: dict[str, Any]) -> domain.Story:
-    return domain.Story(node["story_id"], node["title"], node["brief"], tuple(node["acceptance"]))
+    return domain.Story(
+        node["story_id"], node["title"], node["brief"], tuple(node["acceptance"]), node.get("state") or ""
+    )
+
+
+def _plan(node: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> domain.Plan:
+    planned = [
+        domain.PlannedTask(row["task_id"], row["title"], row["role"], tuple(sorted(row["needs"])), row["decided"] > 0)
+        for row in sorted(tasks, key=lambda row: (row["place"], row["task_id"]))
+    ]
+    return domain.Plan(node["plan_id"], node["plan_version"], node["approved_by"], tuple(planned))
+
+
+def _milestone(node: dict[str, Any]) -> domain.Milestone:
+    names = (field.name for field in dataclasses.fields(domain.Milestone))
+    return domain.Milestone(**{name: node.get(name) or "" for name in names})
 
 
 def _task(node: dict[str, Any]) -> domain.Task:

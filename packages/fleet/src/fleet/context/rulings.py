@@ -128,19 +128,19 @@ async def rule(graph: Graph, ruling: Ruling) -> Ruled:
                 raise AlreadyExists(f"ruling {ruling.ruling_id} is there already, with another content")
             before = msgspec.json.decode(found["ruled"], type=Ruled)
             return msgspec.structs.replace(before, new=False)
-        ruled, affected, summary = await _STEPS[ruling.kind](tx, ruling)
+        ruled, affected, role, summary = await _STEPS[ruling.kind](tx, ruling)
         stories = {*affected, *await reliance.stories_of(tx, ruled.flagged)}
         versions = await reliance.raise_stories(tx, sorted(stories))
         ruled = msgspec.structs.replace(ruled, versions=_own_first(versions, ruled.story_id))
-        events = _events(ruling, ruled, affected, {"fingerprint": fingerprint, "summary": line(summary)})
+        events = _events(ruling, ruled, affected, {"fingerprint": fingerprint, "role": role, "summary": line(summary)})
         await rows(tx, _CLOSE, events=events)
         return ruled
 
     return await graph.write(work)
 
 
-_Step = tuple[Ruled, list[str], str]
-"""What was done, the stories that the decision affects, and the line for their timelines."""
+_Step = tuple[Ruled, list[str], str, str]
+"""What was done, the stories that the decision affects, the council that the decision is of, and the line for their timelines."""
 
 
 async def _override(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
@@ -161,7 +161,7 @@ async def _override(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
         flagged=tuple(flagged),
     )
     text = f"{ruling.by} overruled {old['title']} ({ruling.decision_id}): {ruling.title} ({ruling.made})"
-    return ruled, affected, text
+    return ruled, affected, old["role"], text
 
 
 async def _constraint(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
@@ -186,7 +186,7 @@ async def _constraint(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Ste
         await rows(tx, _BIND_STORY, decision_id=ruling.made, story_id=ruling.story_id)
     ruled = Ruled(decision_id=ruling.made, story_id=ruling.story_id, plan_id=ruling.plan_id)
     text = f"{ruling.by} bound {ruling.task_id or 'the story'}: {ruling.title} ({ruling.made})"
-    return ruled, [ruling.story_id], text
+    return ruled, [ruling.story_id], role, text
 
 
 async def _affects(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
@@ -195,7 +195,7 @@ async def _affects(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
     await rows(tx, _AFFECT, decision_id=ruling.decision_id, story_id=ruling.story_id)
     ruled = Ruled(decision_id=ruling.decision_id, story_id=ruling.story_id, plan_id="")
     text = f"{ruling.by}: {decision['title']} ({ruling.decision_id}) affects story {ruling.story_id}"
-    return ruled, [ruling.story_id], text
+    return ruled, [ruling.story_id], decision["role"], text
 
 
 _STEPS = {"override": _override, "constraint": _constraint, "affects": _affects}

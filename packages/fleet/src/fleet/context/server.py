@@ -7,9 +7,10 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleet.bolt import Graph
-from fleet.context import changemessages, domain, handlers, reading, search, updating
+from fleet.context import changemessages, domain, handlers, reading, scopes, search, updating
 from fleet.context.cache import ContextCache
 from fleet.context.related import RelatedDecision
+from fleet.context.tokenizer import Tokenizer
 from fleet_wire import clock, ids
 from fleet_wire.errors import Invalid, Unavailable
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
@@ -22,11 +23,15 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
     """Every call is UNAVAILABLE with the reason while the service is not ready. The server listens before NATS is there, so that
     health answers; `publish` is set once it is."""
 
-    def __init__(self, readiness: Readiness, memory: Graph, cache: ContextCache) -> None:
+    def __init__(
+        self, readiness: Readiness, memory: Graph, cache: ContextCache, tokenizer: Tokenizer, scopes: domain.Scopes
+    ) -> None:
         self._readiness = readiness
         self._memory = memory
         self._reader = reading.reader(memory)
         self._cache = cache
+        self._tokenizer = tokenizer
+        self._scopes = scopes
         self.publish: handlers.Publish | None = None
 
     async def GetContext(  # type: ignore[override, unused-ignore]
@@ -40,9 +45,10 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
             request.phase,
             request.token_budget,
             request.required_decision_ids,
+            self._scopes,
         )
         self._readiness.require()
-        found, from_cache = await handlers.get_context(wanted, self._reader, self._cache)
+        found, from_cache = await handlers.get_context(wanted, self._reader, self._cache, self._tokenizer)
         return context_pb2.GetContextResponse(
             blocks=[
                 context_pb2.ContextBlock(
@@ -59,6 +65,25 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
             version=found.version,
             hash=found.hash,
             from_cache=from_cache,
+            left_out=[
+                context_pb2.LeftOut(source_id=it.source_id, kind=it.kind, reason=it.reason, tokens=it.tokens)
+                for it in found.left_out
+            ],
+            tokenizer=found.tokenizer,
+        )
+
+    async def ValidateScope(  # type: ignore[override, unused-ignore]
+        self, request: context_pb2.ValidateScopeRequest, context: Any
+    ) -> context_pb2.ValidateScopeResponse:
+        scope = domain.scope_of(request.role, request.phase, self._scopes)
+        found = scopes.compared(scope, request.kinds)
+        return context_pb2.ValidateScopeResponse(
+            allowed=found.allowed,
+            allowed_kinds=found.allowed_kinds,
+            missing=found.missing,
+            extra=found.extra,
+            depends_on=scope.depends_on,
+            affects=scope.affects,
         )
 
     async def ExplainDecision(  # type: ignore[override, unused-ignore]

@@ -12,17 +12,10 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from fleet.deliberation.lenses import lens
 from fleet_wire import fence
-from fleet_wire.events import PlanTask, Role
+from fleet_wire.events import PlanTask, StoryPhase
 from fleet_wire.redaction import redact
-
-LENSES: dict[Role, str] = {
-    "DEV": "You are a developer. Propose the implementation: the code or the steps, and why they work.",
-    "QA": "You are a test engineer. Propose how to test it: the cases, the edges, and what each one shows.",
-    "ARCHITECT": "You are a software architect. Propose the structure: the parts, their contracts and the trade-offs.",
-    "DEVOPS": "You are a platform engineer. Propose how to build, deploy, observe and roll it back.",
-    "DATA": "You are a data engineer. Propose the data's shape, its storage, its migration and its quality checks.",
-}
 
 _SYSTEM = (
     "You are one member of a council that works on a software task. You work alone; you do not see the other members. "
@@ -62,6 +55,9 @@ _JUDGE = (
 MAX_REASON = 600
 """Characters of a verdict's reason at most."""
 
+ROLE = "role"
+"""The kind of a context's block with the role's lens."""
+
 
 class ContextText(Struct, frozen=True, kw_only=True):
     """A block of text that is data: what it is, its title, and the text."""
@@ -99,13 +95,17 @@ def render(
     *,
     max_tokens: int,
     temperature: float,
+    phase: StoryPhase | None = None,
     sandbox: str = "",
     policy: str = "",
     response_schema: str = "",
 ) -> Prompt:
-    """The prompt for a task with what context gave; without context, for the task alone. Where a form is asked for, all are
-    shown it: a server that makes the model keep to it does not tell the model what it is."""
-    blocks = list(context)
+    """The prompt for a task with what context gave; without context, for the task alone. `phase` is that of the task's story.
+    Where a form is asked for, all are shown it: a server that makes the model keep to it does not tell the model what it is.
+
+    Context's block with the role's lens stays out of the shared part: it is what the lens at the end says.
+    """
+    blocks = [block for block in context if block.kind != ROLE]
     if not any(block.kind == "task" for block in blocks):
         blocks.append(ContextText(kind="task", title=redact(task.title), text=redact(_task_text(task))))
     if response_schema:
@@ -116,7 +116,7 @@ def render(
     prompt = Prompt(
         system=_SYSTEM,
         shared=fenced(blocks),
-        lens=f"{LENSES[task.role]} {_PROPOSE_FORM if response_schema else _PROPOSE}",
+        lens=f"{lens(task.role, phase)} {_PROPOSE_FORM if response_schema else _PROPOSE}",
         instructions={"tests": tests, "critique": _CRITIQUE, "revise": _REVISE, "judge": _JUDGE},
         verdict_schema=_verdict_schema(max_tokens),
         max_tokens=max_tokens,
@@ -142,9 +142,14 @@ def _verdict_schema(max_tokens: int) -> str:
     return msgspec.json.encode(form).decode()
 
 
+def inside(title: str, text: str) -> str:
+    """What a block is in its fence: what it is called stands there too, since that too may be somebody's text."""
+    return f"{title}\n{text}" if title else text
+
+
 def fenced(blocks: Sequence[ContextText]) -> str:
-    """The blocks, each in its fence; what a block is called stands inside it, since that too may be somebody's text."""
-    return fence.fenced([(it.kind, f"{it.title}\n{it.text}" if it.title else it.text) for it in blocks])
+    """The blocks, each in its fence."""
+    return fence.fenced([(it.kind, inside(it.title, it.text)) for it in blocks])
 
 
 def _task_text(task: PlanTask) -> str:

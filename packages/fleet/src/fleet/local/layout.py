@@ -136,7 +136,7 @@ def lay_out(
         # It waits for Ray by itself, and has its imports done when Ray is there.
         make.service("ray-executor", {**common, **model, **ray}, ("nats",)),
         make.service("planning", {**common, **graph}, ("nats", "graph")),
-        make.service("context", {**common, **graph, **valkey}, ("nats", "graph", "valkey")),
+        make.service("context", {**common, **graph, **valkey, **model}, ("nats", "graph", "valkey")),
         make.service("orchestrator", {**common, **tuned, **peers}, ("nats",)),
         # Needs no Ray, but is large: what all wait for is Ray, which comes up sooner without it beside.
         make.service("monitoring", {**common, **graph, **valkey, **model, **peers, **told(*TOKEN)}, ("nats", "ray")),

@@ -16,9 +16,9 @@ from fleet.deliberation.state import ENDED, Deliberation, spent
 from fleet.orchestrator.clocks import Clock
 from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
-from fleet.orchestrator.recent import Recent
 from fleet.orchestrator.starting import bench_of, new_deliberation
 from fleet.orchestrator.store import Store
+from fleet.recent import Recent
 from fleet_wire import ids
 from fleet_wire.bus import Bus
 from fleet_wire.errors import Unavailable

@@ -20,8 +20,8 @@ from fleet.deliberation.requests import prompt_bytes
 from fleet.deliberation.state import Deliberation, Prepared
 from fleet.orchestrator.clocks import Clock
 from fleet.orchestrator.peers import Executor, Memory
-from fleet.orchestrator.recent import Recent
 from fleet.orchestrator.store import Store, prompt_key
+from fleet.recent import Recent
 from fleet_wire import topology
 from fleet_wire.errors import Conflict, Precondition, Unavailable
 from fleet_wire.events import PlanTask
@@ -127,6 +127,7 @@ class Preparing:
                 blocks,
                 max_tokens=state.max_tokens or self._limits.max_tokens,
                 temperature=self._limits.temperature,
+                phase=state.story_phase if state.plan_id else None,
                 sandbox=sandbox,
                 policy=self._policies.get(state.task.role, ""),
                 response_schema=state.response_schema,

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from fleet.orchestrator.recent import Recent
+from fleet.recent import Recent
 from fleet_wire.errors import Conflict, Unavailable
 from fleet_wire.kv import Bucket, Entry
 

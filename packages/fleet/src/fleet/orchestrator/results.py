@@ -7,8 +7,8 @@ import structlog
 
 from fleet.deliberation.state import Deliberation
 from fleet.orchestrator.peers import Executor
-from fleet.orchestrator.recent import Recent
 from fleet.orchestrator.store import Store, expire
+from fleet.recent import Recent
 from fleet_wire.errors import Conflict
 from fleet_wire.events import AgentResult
 from fleet_wire.kv import Entry

@@ -3,19 +3,15 @@
 import sys
 from pathlib import Path
 
+from fleet import drawn
 from fleet.planning.transitions import EVENTS, FIRST, STATES, TABLE, Guard
 
-BEGIN = "<!-- drawn from fleet/planning/transitions.py by scripts/generate -->"
-END = "<!-- end of the drawing -->"
+SOURCE = "fleet/planning/transitions.py"
 
 
 def filled(page: str) -> str:
     """The page with the drawing as it is now; raises ValueError where it has not both marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"the page must hold the lines {BEGIN!r} and {END!r}")
-    return f"{before}{begin}\n{drawing()}\n{end}{after}"
+    return drawn.filled(page, SOURCE, drawing())
 
 
 def drawing() -> str:

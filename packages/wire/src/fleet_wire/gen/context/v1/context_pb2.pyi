@@ -38,7 +38,7 @@ class GetContextRequest(_message.Message):
     phase: _builtins.str
     """design, build, test or operate."""
     token_budget: _builtins.int
-    """64 to 1,000,000 tokens; what does not fit is left out, the least important first, and listed in `omitted`."""
+    """64 to 1,000,000 tokens; what does not fit is left out, the in a written order, and listed in `left_out`."""
     @_builtins.property
     def required_decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -70,7 +70,7 @@ class ContextBlock(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """story, task, decision or requirement."""
+    """task, story, plan, constraint, decision, milestone, summary or role: in this order, the role's lens last."""
     source_id: _builtins.str
     """Id of the node the text comes from."""
     title: _builtins.str
@@ -103,18 +103,26 @@ class GetContextResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
     FROM_CACHE_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    TOKENIZER_FIELD_NUMBER: _builtins.int
     tokens: _builtins.int
-    """Tokens of all blocks, estimated from above at 3 UTF-8 bytes a token."""
+    """Tokens of all blocks' titles and texts; never more than the budget."""
     version: _builtins.int
     """The story's version in the graph that this was read at."""
     hash: _builtins.str
     """SHA-256 of the blocks, in hex."""
     from_cache: _builtins.bool
+    tokenizer: _builtins.str
+    """The model by whose tokenizer tokens were counted, or `estimate`: 3 UTF-8 bytes a token, which is more than they are."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextBlock]: ...
     @_builtins.property
     def omitted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of nodes that did not fit the budget."""
+        """Ids of nodes that did not fit the budget, or not whole."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOut]:
+        """Everything that was left out or cut, and why."""
 
     def __init__(
         self,
@@ -125,14 +133,127 @@ class GetContextResponse(_message.Message):
         version: _builtins.int = ...,
         hash: _builtins.str = ...,
         from_cache: _builtins.bool = ...,
+        left_out: _abc.Iterable[Global___LeftOut] | None = ...,
+        tokenizer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "from_cache", b"from_cache", "hash", b"hash", "omitted", b"omitted", "tokens", b"tokens", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "from_cache", b"from_cache", "hash", b"hash", "left_out", b"left_out", "omitted", b"omitted", "tokenizer", b"tokenizer", "tokens", b"tokens", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetContextResponse: _TypeAlias = GetContextResponse  # noqa: Y015
+
+@_typing.final
+class LeftOut(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    source_id: _builtins.str
+    kind: _builtins.str
+    """As of blocks."""
+    reason: _builtins.str
+    """scope: the role may not see it in this phase; budget: it did not fit, or not whole; superseded: what overruled it stands in
+    its place.
+    """
+    tokens: _builtins.int
+    """How many of its tokens did not fit; 0 where the reason is another."""
+    def __init__(
+        self,
+        *,
+        source_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reason", b"reason", "source_id", b"source_id", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOut: _TypeAlias = LeftOut  # noqa: Y015
+
+@_typing.final
+class ValidateScopeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """DEV, QA, ARCHITECT, DEVOPS or DATA."""
+    phase: _builtins.str
+    """design, build, test or operate."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As of blocks."""
+
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "phase", b"phase", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateScopeRequest: _TypeAlias = ValidateScopeRequest  # noqa: Y015
+
+@_typing.final
+class ValidateScopeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    ALLOWED_KINDS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
+    AFFECTS_FIELD_NUMBER: _builtins.int
+    allowed: _builtins.bool
+    """Whether the role may see all kinds that were asked for."""
+    @_builtins.property
+    def allowed_kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All kinds that it may see."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of them that were not asked for."""
+
+    @_builtins.property
+    def extra(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Kinds that were asked for and that it may not see."""
+
+    @_builtins.property
+    def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The councils whose decisions it sees where its task depends on them, and where they affect its story without that."""
+
+    @_builtins.property
+    def affects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        allowed: _builtins.bool = ...,
+        allowed_kinds: _abc.Iterable[_builtins.str] | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+        extra: _abc.Iterable[_builtins.str] | None = ...,
+        depends_on: _abc.Iterable[_builtins.str] | None = ...,
+        affects: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affects", b"affects", "allowed", b"allowed", "allowed_kinds", b"allowed_kinds", "depends_on", b"depends_on", "extra", b"extra", "missing", b"missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateScopeResponse: _TypeAlias = ValidateScopeResponse  # noqa: Y015
 
 @_typing.final
 class ExplainDecisionRequest(_message.Message):

@@ -40,6 +40,11 @@ class ContextServiceStub(object):
                 request_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.GetContextRequest.SerializeToString,
                 response_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.GetContextResponse.FromString,
                 _registered_method=True)
+        self.ValidateScope = channel.unary_unary(
+                '/context.v1.ContextService/ValidateScope',
+                request_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.ValidateScopeRequest.SerializeToString,
+                response_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.ValidateScopeResponse.FromString,
+                _registered_method=True)
         self.ExplainDecision = channel.unary_unary(
                 '/context.v1.ContextService/ExplainDecision',
                 request_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.ExplainDecisionRequest.SerializeToString,
@@ -64,6 +69,14 @@ class ContextServiceServicer(object):
     def GetContext(self, request, context):
         """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until the plan and
         every decision in required_decision_ids are in the graph; NOT_FOUND for a task that its plan does not have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ValidateScope(self, request, context):
+        """Whether a role may see blocks of these kinds in a phase, by the policy that GetContext answers by. INVALID_ARGUMENT for a
+        role, phase or kind that does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +113,11 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     servicer.GetContext,
                     request_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.GetContextRequest.FromString,
                     response_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.GetContextResponse.SerializeToString,
+            ),
+            'ValidateScope': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateScope,
+                    request_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.ValidateScopeRequest.FromString,
+                    response_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.ValidateScopeResponse.SerializeToString,
             ),
             'ExplainDecision': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainDecision,
@@ -145,6 +163,33 @@ class ContextService(object):
             '/context.v1.ContextService/GetContext',
             fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.GetContextRequest.SerializeToString,
             fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.GetContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateScope(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/context.v1.ContextService/ValidateScope',
+            fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.ValidateScopeRequest.SerializeToString,
+            fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.ValidateScopeResponse.FromString,
             options,
             channel_credentials,
             insecure,

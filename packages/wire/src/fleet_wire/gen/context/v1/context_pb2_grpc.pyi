@@ -37,6 +37,10 @@ class ContextServiceStub:
     """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until the plan and
     every decision in required_decision_ids are in the graph; NOT_FOUND for a task that its plan does not have.
     """
+    ValidateScope: _grpc.UnaryUnaryMultiCallable[_context_pb2.ValidateScopeRequest, _context_pb2.ValidateScopeResponse]
+    """Whether a role may see blocks of these kinds in a phase, by the policy that GetContext answers by. INVALID_ARGUMENT for a
+    role, phase or kind that does not exist.
+    """
     ExplainDecision: _grpc.UnaryUnaryMultiCallable[_context_pb2.ExplainDecisionRequest, _context_pb2.ExplainDecisionResponse]
     """A decision with its proposals, scores and dissent. NOT_FOUND for an unknown one."""
     SearchDecisions: _grpc.UnaryUnaryMultiCallable[_context_pb2.SearchDecisionsRequest, _context_pb2.SearchDecisionsResponse]
@@ -57,6 +61,10 @@ class ContextServiceAsyncStub(ContextServiceStub):
     GetContext: _aio.UnaryUnaryMultiCallable[_context_pb2.GetContextRequest, _context_pb2.GetContextResponse]  # type: ignore[assignment]
     """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until the plan and
     every decision in required_decision_ids are in the graph; NOT_FOUND for a task that its plan does not have.
+    """
+    ValidateScope: _aio.UnaryUnaryMultiCallable[_context_pb2.ValidateScopeRequest, _context_pb2.ValidateScopeResponse]  # type: ignore[assignment]
+    """Whether a role may see blocks of these kinds in a phase, by the policy that GetContext answers by. INVALID_ARGUMENT for a
+    role, phase or kind that does not exist.
     """
     ExplainDecision: _aio.UnaryUnaryMultiCallable[_context_pb2.ExplainDecisionRequest, _context_pb2.ExplainDecisionResponse]  # type: ignore[assignment]
     """A decision with its proposals, scores and dissent. NOT_FOUND for an unknown one."""
@@ -81,6 +89,16 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_context_pb2.GetContextResponse, _abc.Awaitable[_context_pb2.GetContextResponse]]:
         """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until the plan and
         every decision in required_decision_ids are in the graph; NOT_FOUND for a task that its plan does not have.
+        """
+
+    @_abc_1.abstractmethod
+    def ValidateScope(
+        self,
+        request: _context_pb2.ValidateScopeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_pb2.ValidateScopeResponse, _abc.Awaitable[_context_pb2.ValidateScopeResponse]]:
+        """Whether a role may see blocks of these kinds in a phase, by the policy that GetContext answers by. INVALID_ARGUMENT for a
+        role, phase or kind that does not exist.
         """
 
     @_abc_1.abstractmethod

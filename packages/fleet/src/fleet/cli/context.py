@@ -1,0 +1,160 @@
+"""`fleet context …`: what an agent sees of a story, and what it may see."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, get_args
+
+import typer
+from rich.console import Group, RenderableType
+
+from fleet.cli import client, safe, tables
+from fleet.cli.addresses import addresses
+from fleet.cli.client import DONE, RPC_SECONDS
+from fleet_wire import ids
+from fleet_wire.errors import Invalid, NotFound
+from fleet_wire.events import StoryPhase
+from fleet_wire.gen.context.v1 import context_pb2
+from fleet_wire.gen.planning.v1 import planning_pb2
+from fleet_wire.rpc import call
+
+app = typer.Typer(help="Show what an agent sees of a story, and what it may see.", no_args_is_help=True)
+
+PHASES: tuple[str, ...] = get_args(StoryPhase)
+HINTS: client.Hints = {
+    NotFound: "`fleet plan list` names the plans there are, `fleet plan show` their tasks",
+}
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command()
+def show(
+    plan: Annotated[str, typer.Option(metavar="ID", help="The approved plan.")],
+    task: Annotated[str, typer.Option(metavar="ID", help="The task in it.")],
+    role: Annotated[str, typer.Option(help=f"Of {', '.join(ids.ROLES)}; the task's own where not given.")] = "",
+    phase: Annotated[str, typer.Option(help=f"Of {', '.join(PHASES)}; the story's own where not given.")] = "",
+    budget: Annotated[int, typer.Option(min=64, max=1_000_000, help="What it may take, in tokens.")] = 4096,
+    required: Annotated[
+        list[str] | None, typer.Option("--require", metavar="ID", help="A decision that must be in the graph.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an agent sees for a task: each block with its tokens, what was left out, and why.
+
+    Examples:  fleet context show --plan plan-3f2a --task api
+               fleet context show --plan plan-3f2a --task api --role QA --phase test --budget 1024
+    """
+
+    async def main() -> int:
+        async with client.clients(addresses()) as to:
+            asked = planning_pb2.GetPlanRequest(plan_id=ids.check_id("--plan", plan))
+            found = await call(to.planning.GetPlan(asked, timeout=RPC_SECONDS), "planning")
+            wanted = context_pb2.GetContextRequest(
+                story_id=found.plan.story_id,
+                plan_id=plan,
+                task_id=ids.check_id("--task", task),
+                role=_role(role) if role else _role_of(found.plan, task),
+                phase=_phase(phase) if phase else found.story.phase,
+                token_budget=budget,
+                required_decision_ids=required or [],
+            )
+            answer = await call(to.context.GetContext(wanted, timeout=RPC_SECONDS), "context")
+        if as_json:
+            print(safe.json_line(answer))
+        else:
+            safe.console().print(_shown(wanted, answer))
+        return DONE
+
+    client.run(main, HINTS)
+
+
+@app.command()
+def scopes(
+    role: Annotated[str, typer.Option(help=f"Only of {', '.join(ids.ROLES)}.")] = "",
+    phase: Annotated[str, typer.Option(help=f"Only of {', '.join(PHASES)}.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one line for each.")] = False,
+) -> None:
+    """Show what each role may see in each phase: kinds of blocks, and the councils whose decisions it sees.
+
+    Examples:  fleet context scopes
+               fleet context scopes --role DEV --phase build --json
+    """
+
+    async def main() -> int:
+        roles = [_role(role)] if role else list(ids.ROLES)
+        phases = [_phase(phase)] if phase else list(PHASES)
+        asked = [context_pb2.ValidateScopeRequest(role=each, phase=when) for each in roles for when in phases]
+        async with client.clients(addresses()) as to:
+            answers = await asyncio.gather(
+                *(call(to.context.ValidateScope(one, timeout=RPC_SECONDS), "context") for one in asked)
+            )
+        if as_json:
+            for one, answer in zip(asked, answers, strict=True):
+                names = ("allowed_kinds", "depends_on", "affects")
+                scope = {name: list(getattr(answer, name)) for name in names}
+                print(safe.json_line({"role": one.role, "phase": one.phase, **scope}))
+        else:
+            safe.console().print(_scopes(asked, answers))
+        return DONE
+
+    client.run(main)
+
+
+def _role(value: str) -> str:
+    return ids.check_role("--role", value.upper())
+
+
+def _phase(value: str) -> str:
+    if value not in PHASES:
+        raise Invalid(f"--phase must be one of {', '.join(PHASES)}, not {value[:80]!r}")
+    return value
+
+
+def _role_of(plan: planning_pb2.Plan, task_id: str) -> str:
+    """The role that works on a task; a plan of roles has a task for each, named like it."""
+    for task in plan.tasks:
+        if task.task_id == task_id:
+            return task.role
+    for role in plan.roles:
+        if role.lower() == task_id:
+            return role
+    raise NotFound(f"plan {plan.plan_id} has no task {task_id}")
+
+
+def _shown(asked: context_pb2.GetContextRequest, answer: context_pb2.GetContextResponse) -> RenderableType:
+    by = "estimated" if answer.tokenizer == "estimate" else f"counted by the tokenizer of {answer.tokenizer}"
+    facts = [
+        ("task", f"{asked.task_id} of plan {asked.plan_id}, story {asked.story_id}"),
+        ("seen by", f"{asked.role} in {asked.phase}"),
+        ("tokens", f"{answer.tokens} of {asked.token_budget}, {by}"),
+        ("version", f"{answer.version}, {answer.hash[:12]}" + (", from the cache" if answer.from_cache else "")),
+    ]
+    parts: list[RenderableType] = [tables.facts(facts)]
+    for block in answer.blocks:
+        title = f", {safe.line(block.title)}" if block.title else ""
+        parts += [tables.heading(f"{block.kind} {safe.line(block.source_id)}{title}: {block.tokens} tokens")]
+        parts += [safe.text(block.text)]
+    if answer.left_out:
+        parts += [tables.heading("left out"), _left_out(answer)]
+    return Group(*parts)
+
+
+def _left_out(answer: context_pb2.GetContextResponse) -> RenderableType:
+    table = tables.table("what", "kind", "why", "tokens")
+    for item in answer.left_out:
+        table.add_row(*map(safe.text, (item.source_id, item.kind, item.reason, str(item.tokens or ""))))
+    return table
+
+
+def _scopes(
+    asked: Sequence[context_pb2.ValidateScopeRequest], answers: Sequence[context_pb2.ValidateScopeResponse]
+) -> RenderableType:
+    table = tables.table("role", "phase", "sees", "decisions it depends on", "decisions that affect it")
+    for one, answer in zip(asked, answers, strict=True):
+        cells = (
+            one.role,
+            one.phase,
+            *(", ".join(it) for it in (answer.allowed_kinds, answer.depends_on, answer.affects)),
+        )
+        table.add_row(*map(safe.text, cells))
+    return table

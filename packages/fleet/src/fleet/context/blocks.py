@@ -1,0 +1,151 @@
+"""The blocks that an agent may see, in their order, and what its scope keeps from it. Pure: facts in, blocks out.
+
+What all seats of all roles share stands first: the task, its story and plan, the constraints, the decisions that the task depends
+on (those that the request requires first, each oldest first), the decisions that affect the story and the milestones (both
+newest first), and the summary. The role's lens stands last.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+import msgspec
+
+from fleet.context import domain
+from fleet.context.domain import Decision, Facts
+from fleet.deliberation.lenses import lens
+from fleet.deliberation.prompt import inside
+from fleet_wire.fence import harmless
+from fleet_wire.redaction import redact
+
+Level = Literal["summary", "milestone", "affecting", "plan", "role", "story", "constraint", "task", "depended_on"]
+"""What a block is when space is short: see `packing.GOES_FIRST`. A decision is `depended_on` or `affecting`."""
+Reason = Literal["scope", "budget", "superseded"]
+
+
+CONSTRAINED = "context.constraint"
+"""The kind of a milestone that tells of a constraint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A block before it is known whether there is room for it."""
+
+    kind: str
+    source_id: str
+    title: str
+    text: str
+    level: Level
+
+    @property
+    def shown(self) -> str:
+        """What of it reaches the model, and is counted: the inside of its fence in the prompt."""
+        return harmless(inside(self.title, self.text)).strip()
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """What the agent does not see, or not whole: `tokens` of it, where that is known; the scope's are not counted."""
+
+    source_id: str
+    kind: str
+    reason: Reason
+    tokens: int = 0
+
+
+def candidates(request: domain.ContextRequest, facts: Facts) -> tuple[list[Candidate], list[LeftOut]]:
+    """All blocks that the request's scope allows, in the order of the answer, and what it does not."""
+    scope = request.scope
+    found: dict[tuple[str, str], Candidate] = {}
+    left_out = [LeftOut(id, "decision", "superseded") for id in facts.superseded]
+    for candidate, tells_of, role in _all(request, facts):
+        councils = scope.depends_on if candidate.level == "depended_on" else scope.affects
+        if {candidate.kind, tells_of} <= {*scope.kinds} and (not role or role in councils):
+            found.setdefault((candidate.kind, candidate.source_id), candidate)
+        else:
+            left_out.append(LeftOut(candidate.source_id, candidate.kind, "scope"))
+    left_out += [LeftOut(id, "decision", "scope") for id in facts.out_of_scope]
+    return list(found.values()), [item for item in dict.fromkeys(left_out) if (item.kind, item.source_id) not in found]
+
+
+def _all(request: domain.ContextRequest, facts: Facts) -> Iterator[tuple[Candidate, str, str]]:
+    """Each block with the kind that it tells of, mostly its own, and the council that the scope must name; empty for any."""
+    yield _task(facts.task), "task", ""
+    yield _story(facts.story), "story", ""
+    yield _plan(facts.plan, facts.task), "plan", ""
+    for constraint in _oldest_first(facts.constraints):
+        text = _joined(f"Set by {constraint.decided_by}.", constraint.content, _because(constraint))
+        yield _candidate("constraint", constraint.decision_id, constraint.title, text, "constraint"), "constraint", ""
+    for decision in (*_oldest_first(facts.required), *_oldest_first(facts.depended_on)):
+        yield _decision(decision, "depended_on"), "decision", decision.role
+    for decision in reversed(_oldest_first(facts.affecting)):
+        yield _decision(decision, "affecting"), "decision", decision.role
+    for milestone in facts.milestones:
+        text = f"{milestone.at[:16].replace('T', ' ')} {milestone.summary}".strip()
+        made = _candidate("milestone", milestone.event_id, "", text, "milestone")
+        if milestone.kind == CONSTRAINED:
+            yield made, "constraint", ""
+        else:
+            yield made, "decision" if milestone.role else "milestone", milestone.role
+    yield _candidate("summary", facts.plan.plan_id, "", _progress(facts), "summary"), "summary", ""
+    title = f"{request.role}, {request.phase}"
+    yield _candidate("role", request.role, title, lens(request.role, request.phase), "role"), "role", ""
+
+
+def _task(task: domain.Task) -> Candidate:
+    text = _joined(task.description, _listed("Requirements", task.requirements), _listed("Acceptance", task.acceptance))
+    return _candidate("task", task.key, task.title, text, "task")
+
+
+def _story(story: domain.Story) -> Candidate:
+    text = _joined(story.brief, _listed("Acceptance", story.acceptance))
+    return _candidate("story", story.story_id, story.title, text, "story")
+
+
+def _plan(plan: domain.Plan, task: domain.Task) -> Candidate:
+    lines = [
+        f"{other.task_id} ({other.role}): {other.title}"
+        + (f"; after {', '.join(other.needs)}" if other.needs else "")
+        + ("; this is the task at hand" if other.task_id == task.task_id else "")
+        for other in plan.tasks
+    ]
+    title = f"Plan version {plan.plan_version}, approved by {plan.approved_by}"
+    return _candidate("plan", plan.plan_id, title, _listed("Tasks", lines), "plan")
+
+
+def _decision(decision: Decision, level: Level) -> Candidate:
+    by = f"Decided by the {decision.role} council."
+    if decision.kind != "council":
+        by = f"Decided by {decision.decided_by}, who overruled the {decision.role} council."
+    flag = ""
+    if decision.relies_on_superseded:
+        flag = f"It was decided on what has since been overruled: {', '.join(decision.relies_on_superseded)}."
+    text = _joined(by, flag, decision.content, _because(decision))
+    return _candidate("decision", decision.decision_id, decision.title, text, level)
+
+
+def _progress(facts: Facts) -> str:
+    """How far the story is. It names no task and no decision: who may not see those does not get them here."""
+    tasks = facts.plan.tasks
+    state = f"The story is in {facts.story.state}. " if facts.story.state else ""
+    return f"{state}{sum(task.decided for task in tasks)} of the {len(tasks)} tasks of its plan are decided."
+
+
+def _because(decision: Decision) -> str:
+    return f"Rationale: {decision.rationale}" if decision.rationale else ""
+
+
+def _candidate(kind: str, source_id: str, title: str, text: str, level: Level) -> Candidate:
+    """The one place where blocks are made of what is known, so that none holds a secret."""
+    return Candidate(kind, source_id, redact(title), redact(text), level)
+
+
+def _oldest_first(decisions: Iterable[Decision]) -> list[Decision]:
+    return sorted(decisions, key=lambda decision: (decision.decided_at, decision.decision_id))
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _listed(heading: str, items: Sequence[str]) -> str:
+    return "\n".join((f"{heading}:", *(f"- {item}" for item in items))) if items else ""
