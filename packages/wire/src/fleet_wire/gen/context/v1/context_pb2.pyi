@@ -38,7 +38,7 @@ class GetContextRequest(_message.Message):
     phase: _builtins.str
     """design, build, test or operate."""
     token_budget: _builtins.int
-    """64 to 1,000,000 tokens; what does not fit is left out, the in a written order, and listed in `left_out`."""
+    """64 to 1,000,000 tokens; what does not fit is left out in a written order, and listed in `left_out`."""
     @_builtins.property
     def required_decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -113,7 +113,7 @@ class GetContextResponse(_message.Message):
     """SHA-256 of the blocks, in hex."""
     from_cache: _builtins.bool
     tokenizer: _builtins.str
-    """The model by whose tokenizer tokens were counted, or `estimate`: 3 UTF-8 bytes a token, which is more than they are."""
+    """The model by whose tokenizer tokens were counted, or `estimate`: 3 UTF-8 bytes a token."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextBlock]: ...
     @_builtins.property
