@@ -265,6 +265,12 @@ def test_the_hash_is_that_of_the_blocks() -> None:
     assert msgspec.json.decode(msgspec.json.encode(one), type=Context) == one
 
 
+def test_the_last_summary_that_was_written_stands_in_the_place_of_the_progress() -> None:
+    note = dataclasses.replace(milestone(3), kind=domain.SUMMARIZED, text="All parts but the login are there.")
+    [block] = [block for block in packed(REQUEST, facts(summary=note)).blocks if block.kind == "summary"]
+    assert (block.source_id, block.text) == ("e3", "2026-03-01 12:03 All parts but the login are there.")
+
+
 def test_the_docs_show_the_order_and_the_scopes_as_they_are() -> None:
     page = (Path(__file__).parents[4] / "docs/context.md").read_text()
     assert tables.filled(page) == page, "run scripts/generate"

@@ -154,7 +154,7 @@ async def test_events_become_memory_and_context_updated(
         ("story", "Login"),
         ("plan", "Plan version 1, approved by ada"),
         ("decision", "Decision on api"),
-        *([("milestone", "")] * 4),
+        *([("milestone", "")] * 5),
         ("summary", ""),
         ("role", "QA, test"),
     ]

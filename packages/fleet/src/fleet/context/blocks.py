@@ -23,10 +23,6 @@ Level = Literal["summary", "milestone", "affecting", "plan", "role", "story", "c
 Reason = Literal["scope", "budget", "superseded"]
 
 
-CONSTRAINED = "context.constraint"
-"""The kind of a milestone that tells of a constraint."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     """A block before it is known whether there is room for it."""
@@ -82,11 +78,11 @@ def _all(request: domain.ContextRequest, facts: Facts) -> Iterator[tuple[Candida
     for milestone in facts.milestones:
         text = f"{milestone.at[:16].replace('T', ' ')} {milestone.summary}".strip()
         made = _candidate("milestone", milestone.event_id, "", text, "milestone")
-        if milestone.kind == CONSTRAINED:
+        if milestone.kind == domain.CONSTRAINED:
             yield made, "constraint", ""
         else:
             yield made, "decision" if milestone.role else "milestone", milestone.role
-    yield _candidate("summary", facts.plan.plan_id, "", _progress(facts), "summary"), "summary", ""
+    yield _summary(facts), "summary", ""
     title = f"{request.role}, {request.phase}"
     yield _candidate("role", request.role, title, lens(request.role, request.phase), "role"), "role", ""
 
@@ -123,11 +119,16 @@ def _decision(decision: Decision, level: Level) -> Candidate:
     return _candidate("decision", decision.decision_id, decision.title, text, level)
 
 
-def _progress(facts: Facts) -> str:
-    """How far the story is. It names no task and no decision: who may not see those does not get them here."""
+def _summary(facts: Facts) -> Candidate:
+    """The last summary that was written of the story; without one, how far it is. That names no task and no decision: who may not
+    see those does not get them here."""
+    if written := facts.summary:
+        text = f"{written.at[:16].replace('T', ' ')} {written.text}".strip()
+        return _candidate("summary", written.event_id, "", text, "summary")
     tasks = facts.plan.tasks
     state = f"The story is in {facts.story.state}. " if facts.story.state else ""
-    return f"{state}{sum(task.decided for task in tasks)} of the {len(tasks)} tasks of its plan are decided."
+    text = f"{state}{sum(task.decided for task in tasks)} of the {len(tasks)} tasks of its plan are decided."
+    return _candidate("summary", facts.plan.plan_id, "", text, "summary")
 
 
 def _because(decision: Decision) -> str:

@@ -18,6 +18,8 @@ from fleet_wire.errors import Invalid
 PHASES: tuple[str, ...] = get_args(events.StoryPhase)
 KINDS = ("task", "story", "plan", "constraint", "decision", "milestone", "summary", "role")
 """Of blocks, in the order in which they stand in a context: what all seats of all roles share first, the role's lens last."""
+CONSTRAINED, SUMMARIZED = "context.constraint", "context.summary"
+"""Kinds of a timeline's events: a person's constraint, and a summary of where the story stands."""
 LEAST_BUDGET, GREATEST_BUDGET = 64, 1_000_000
 
 
@@ -134,20 +136,22 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Milestone:
-    """An event of the story's timeline in one line. `role` is the council's that decided, empty where none did."""
+    """An event of the story's timeline in one line. `role` is the council's that decided, empty where none did; `text` is what
+    a note says, whole."""
 
     event_id: str
     kind: str
     at: str
     summary: str
     role: str = ""
+    text: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
     """What the graph holds for a request, all of one version of the story. `required` and `depended_on` hold what stands in the
     place of superseded ones, `superseded` the ids of those; `affecting` are decisions of the scope's councils, newest first,
-    `out_of_scope` the ids of other councils'; `milestones` are newest first."""
+    `out_of_scope` the ids of other councils'; `milestones` are newest first, `summary` is the last that was written, if any."""
 
     head: StoryHead
     story: Story
@@ -160,6 +164,7 @@ class Facts:
     out_of_scope: tuple[str, ...] = ()
     constraints: tuple[Decision, ...] = ()
     milestones: tuple[Milestone, ...] = ()
+    summary: Milestone | None = None
 
 
 class How(msgspec.Struct, frozen=True):

@@ -59,7 +59,8 @@ _MILESTONES = """
 UNWIND $stories AS id
 MATCH (e:Event {story_id: id})
 WITH id, e ORDER BY e.at DESC, e.event_id
-RETURN id, collect(e)[..$most] AS milestones"""
+RETURN id, collect(CASE WHEN e.kind <> $summary THEN e END)[..$most] AS milestones,
+       collect(CASE WHEN e.kind = $summary THEN e END)[..1] AS summaries"""
 MOST_AT_ONCE = 32
 """Requests in one query."""
 MOST_AFFECTING = 64
@@ -166,19 +167,24 @@ async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> lis
     decisions, plans, milestones = await asyncio.gather(
         _in_force(graph, depended_on, required),
         graph.ask(_PLANS, plans=sorted({request.plan_id for request in requests})),
-        graph.ask(_MILESTONES, stories=sorted({request.story_id for request in requests}), most=MILESTONES),
+        graph.ask(
+            _MILESTONES,
+            stories=sorted({request.story_id for request in requests}),
+            most=MILESTONES,
+            summary=domain.SUMMARIZED,
+        ),
     )
     tasks: dict[str, list[dict[str, Any]]] = {}
     for row in plans:
         tasks.setdefault(row["id"], []).append(row)
-    timelines = {row["id"]: tuple(_milestone(node) for node in row["milestones"]) for row in milestones}
+    timelines = {row["id"]: row for row in milestones}
     return [
         _checked(
             request,
             found.get(number, {}),
             decisions,
             tasks.get(request.plan_id, []),
-            timelines.get(request.story_id, ()),
+            timelines.get(request.story_id, {}),
         )
         for number, request in enumerate(requests)
     ]
@@ -207,7 +213,7 @@ def _checked(
     row: Mapping[str, Any],
     known: Mapping[str, domain.Decision],
     tasks: Sequence[Mapping[str, Any]],
-    milestones: tuple[domain.Milestone, ...],
+    timeline: Mapping[str, Any],
 ) -> domain.Facts | FleetError:
     plan = row.get("p") or {}
     if plan.get("plan_version") is None:
@@ -248,7 +254,8 @@ def _checked(
         affecting=tuple(it for it in _decisions(row["affecting"]) if it.decision_id not in binding),
         out_of_scope=tuple(id for id in row["out_of_scope"] if id not in binding),
         constraints=constraints,
-        milestones=milestones,
+        milestones=tuple(_milestone(node) for node in timeline.get("milestones", ())),
+        summary=next((_milestone(node) for node in timeline.get("summaries", ())), None),
     )
 
 
