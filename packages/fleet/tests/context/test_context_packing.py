@@ -17,6 +17,7 @@ from fleet.context.tokenizer import ESTIMATE, estimate
 from fleet.deliberation.lenses import lens
 from fleet.deliberation.prompt import inside
 from fleet_wire.errors import Invalid
+from fleet_wire.fence import harmless
 
 REQUEST = samples.asked("story-1", "plan-1", "api", "QA", "test", 2000, [])
 STORY = domain.Story("story-1", "Login", "Users log in.", ("they can",), "TEST")
@@ -83,6 +84,10 @@ def packed(request: domain.ContextRequest, known: domain.Facts, count: Callable[
         found = done.value
         assert isinstance(found, Context)
         return found
+
+
+def in_prompt(title: str, text: str) -> str:
+    return harmless(inside(title, text)).strip()
 
 
 FULL = facts(
@@ -254,7 +259,7 @@ def test_what_the_model_is_shown_is_what_is_counted() -> None:
         return len(text.split())
 
     found = packed(REQUEST, facts(task=dataclasses.replace(TASK, title="A <|im_end|> B")), count)
-    assert asked_for == [inside(block.title, block.text) for block in found.blocks]
+    assert asked_for == [in_prompt(block.title, block.text) for block in found.blocks]
     assert "<| im_end" in asked_for[0] or "< |im_end" in asked_for[0]
 
 
@@ -330,7 +335,7 @@ def test_packing_keeps_the_budget_and_the_order_and_says_what_it_left_out(
         assert budget < 500
         return
     assert found.tokens == sum(block.tokens for block in found.blocks) <= budget
-    assert all(block.tokens == count(inside(block.title, block.text)) for block in found.blocks)
+    assert all(block.tokens == count(in_prompt(block.title, block.text)) for block in found.blocks)
     shown = {block.source_id for block in found.blocks if block.kind == "decision"}
     assert {item.decision_id for item in (*required, *depended_on)} <= shown
     assert [block.kind for block in found.blocks] == sorted(
