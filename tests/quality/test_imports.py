@@ -75,8 +75,9 @@ def test_every_room_of_the_control_plane_has_its_floor() -> None:
 
 @pytest.mark.parametrize("path", sources(DELIBERATION), ids=lambda path: path.name)
 def test_deliberation_imports_plain_values_only(path: Path) -> None:
-    # `answers` reads code blocks out of a text, `redaction` takes secrets out of one, for the workers and here alike: pure.
-    wire = tuple(f"fleet_wire.{name}" for name in ("answers", "errors", "events", "ids", "redaction"))
+    # `answers` reads code blocks out of a text, `redaction` takes secrets out of one, `fence` fences one: for the workers
+    # and here alike, and pure.
+    wire = tuple(f"fleet_wire.{name}" for name in ("answers", "errors", "events", "fence", "ids", "redaction"))
     allowed = ("fleet.deliberation", *wire, "msgspec")
     for name in imported(path):
         top = name.split(".")[0]
