@@ -20,6 +20,7 @@ PARTS = (
     ("nats-server", "NATS"),
     ("valkey-server", "Valkey"),
     ("com.arcadedb", "graph"),
+    ("org.neo4j", "graph"),
     ("raylet", "Ray itself"),
     ("gcs_server", "Ray itself"),
     ("ray", "Ray itself"),

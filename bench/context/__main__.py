@@ -1,6 +1,7 @@
 """`make bench-context`: fills a graph with 100,000 decisions, measures the context service on it, and saves the result."""
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a small memory and short loads: a look, not a figure")
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of the tables")
     parser.add_argument("--only", default=",".join(STORES), help=f"of {', '.join(STORES)}; comma between")
+    parser.add_argument("--stories", type=int, help="of 50 decisions each, for another size of memory")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for the results (default bench/results)")
     given = parser.parse_args()
     wanted = given.only.split(",")
@@ -46,6 +48,7 @@ async def _bench(given: argparse.Namespace, wanted: list[str]) -> int:
         print(f"[{time.monotonic() - begun:4.0f} s] {sentence}", file=sys.stderr, flush=True)
 
     budget = budgets.QUICK if given.quick else budgets.FULL
+    budget = dataclasses.replace(budget, stories=given.stories or budget.stories)
     results: dict[str, Any] = {"machine": machine.facts(), "stores": {}, "notes": _notes()}
     for store in wanted:
         if reason := why_not(store):

@@ -196,6 +196,6 @@ def _memory(running: Running) -> dict[str, float]:
     """Resident memory of each part, in MiB."""
     found: dict[str, float] = {}
     for process in running.processes():
-        part = "graph" if process.pid == running.graph_pid else usage.part_of(process)
+        part = usage.part_of(process)
         found[part] = found.get(part, 0) + process.memory_info().rss / usage.MEBIBYTE
     return found
