@@ -1,10 +1,14 @@
 """Events as the memory gets them, with what a test does not care about filled in."""
 
+import asyncio
 import datetime as dt
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fleet.context import domain, projection, scopes
+from fleet.context.rulings import Ruling
 from fleet_wire import events, ids
+from fleet_wire.errors import Unavailable
 
 SCOPES = scopes.load()
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.timezone.utc)
@@ -128,3 +132,52 @@ def asked(
 ) -> domain.ContextRequest:
     """A valid request, under the policy of scopes that is shipped."""
     return domain.checked(story_id, plan_id, task_id, role, phase, token_budget, required, SCOPES)
+
+
+def override(ruling_id: str, decision_id: str, **changes: Any) -> Ruling:
+    return Ruling(
+        **{
+            "ruling_id": ruling_id,
+            "kind": "override",
+            "by": "ada",
+            "reason": "The audit says so.",
+            "at": NOW + dt.timedelta(hours=1),
+            "decision_id": decision_id,
+            "title": "Use bcrypt",
+            "content": "bcrypt, cost 12",
+            **changes,
+        }
+    )
+
+
+def constraint(ruling_id: str, story_id: str, plan_id: str = "", task_id: str = "", **changes: Any) -> Ruling:
+    return Ruling(
+        **{
+            "ruling_id": ruling_id,
+            "kind": "constraint",
+            "by": "ada",
+            "reason": "The release is near.",
+            "at": NOW + dt.timedelta(hours=1),
+            "story_id": story_id,
+            "plan_id": plan_id,
+            "task_id": task_id,
+            "title": "No new tables",
+            "content": "The schema is frozen.",
+            **changes,
+        }
+    )
+
+
+def affects(ruling_id: str, decision_id: str, story_id: str) -> Ruling:
+    at = NOW + dt.timedelta(hours=1)
+    return Ruling(ruling_id, "affects", "ada", "They share the store.", at, decision_id, story_id)
+
+
+async def patiently(write: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+    """As a consumer does, where other writers were quicker too often."""
+    while True:
+        try:
+            await write(*arguments)
+            return
+        except Unavailable:
+            await asyncio.sleep(0.05)

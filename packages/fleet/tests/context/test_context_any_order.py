@@ -1,26 +1,32 @@
-"""Every event twice, in any order that NATS can produce, and by two replicas at once: the graph is the same, node by node."""
+"""Every event and every ruling twice, in any order that NATS can produce, and by two replicas at once: the graph is the same,
+node by node. A stream keeps its order only until something is delivered again, and streams know nothing of each other: any order
+of all can come about. A ruling on what is not there yet is refused, and a person tries it again."""
 
 import asyncio
 import collections
+import functools
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import context_samples as samples
 import pytest
 import pytest_asyncio
 import realparts
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fleet.bolt import Graph, rows
 from fleet.context import graph as memory
 from fleet.context import handlers, reading
 from fleet.context.migrations import MIGRATIONS
+from fleet.context.rulings import Ruling, rule
 from fleet.migrations import migrate
 from fleet_wire import events
-from fleet_wire.errors import Unavailable
+from fleet_wire.errors import NotFound
 
-ORDER_DEPENDENT = {"version", "born"}
-"""Properties that say when something came, not what it is."""
+ORDER_DEPENDENT = {"version", "born", "ruled"}
+"""Properties that say when something came, or what was there then, not what it is."""
 SHUFFLES = 5
 
 Dump = tuple[list[Any], list[Any]]
@@ -71,8 +77,9 @@ async def dump(store: Graph) -> Dump:
     )
 
 
-def all_events() -> list[events.Event]:
-    """Two stories, the first with two plans of the same tasks, and a decision without either."""
+def everything() -> list[events.Event | Ruling]:
+    """Two stories, the first with two plans of the same tasks, and a decision without either; and what people ruled on them,
+    also on what others had ruled."""
     tasks = [
         samples.task("arch", role="ARCHITECT"),
         samples.task("api", depends_on=["arch"]),
@@ -82,6 +89,9 @@ def all_events() -> list[events.Event]:
     arch = samples.completed("story-1", "plan-1", "arch", "ARCHITECT", minute=1)
     api = samples.completed("story-1", "plan-1", "api", minute=2, based_on=[arch.decision_id])
     again = samples.completed("story-1", "plan-2", "api", minute=4, based_on=[arch.decision_id, api.decision_id])
+    question = samples.completed("", "", "question", minute=5, based_on=[again.decision_id])
+    overruled = samples.override("r-arch", arch.decision_id)
+    bound = samples.constraint("r-bound", "story-1", "plan-1", "api")
     return [
         samples.story_created("story-1"),
         samples.transitioned("story-1", 1, "planned"),
@@ -92,25 +102,51 @@ def all_events() -> list[events.Event]:
         samples.plan_approved("story-1", "plan-2", tasks[:2], plan_version=2, story=newer),
         samples.transitioned("story-1", 3, "done"),
         again,
-        samples.completed("", "", "question", minute=5, based_on=[again.decision_id]),
+        question,
+        samples.failed("story-1", "plan-1", "test"),
+        samples.plan_completed("story-1", "plan-1", ["arch", "api"]),
+        samples.plan_completed("story-1", "plan-1", ["arch", "api", "test"], round=2),
+        overruled,
+        samples.override("r-again", overruled.made, title="Use scrypt"),
+        bound,
+        samples.override("r-unbound", bound.made, title="Tables may come"),
+        samples.constraint("r-story", "story-2"),
+        samples.affects("r-affects", api.decision_id, "story-2"),
+        samples.override("r-question", question.decision_id),
         samples.story_created("story-2"),
         samples.plan_approved("story-2", "plan-3", tasks[:1]),
         samples.completed("story-2", "plan-3", "arch", "ARCHITECT", minute=6),
     ]
 
 
-async def deliver(record: handlers.Recorder, arriving: Sequence[events.Event]) -> None:
-    for event in arriving:
-        while True:
+async def deliver(store: Graph, record: handlers.Recorder, arriving: Sequence[events.Event | Ruling]) -> None:
+    refused: list[Ruling] = []
+
+    async def try_again() -> None:
+        for ruling in tuple(refused):
             try:
-                await record.ask(samples.arriving(event))
-                break
-            except Unavailable:  # as a consumer does, where another writer of the story was quicker too often
-                await asyncio.sleep(0.05)
+                await rule(store, ruling)
+            except NotFound:
+                continue
+            refused.remove(ruling)
+
+    for item in arriving:
+        if isinstance(item, Ruling):
+            refused.append(item)
+        else:
+            await samples.patiently(record.ask, samples.arriving(item))
+        await samples.patiently(try_again)
+    while refused:  # on what another delivers
+        await asyncio.sleep(0.05)
+        await samples.patiently(try_again)
+
+
+async def heads(store: Graph) -> list[Any]:
+    return await store.ask("MATCH (s:Story) RETURN s.story_id AS id, s.version AS version ORDER BY id")
 
 
 async def test_every_event_twice_in_any_order_gives_the_same_graph(empty: Graph) -> None:
-    await deliver(handlers.recorder(empty), all_events())
+    await deliver(empty, handlers.recorder(empty), everything())
     expected = nodes, relations = await dump(empty)
     assert collections.Counter(name.split()[0] for name, _ in nodes) == {
         "Story": 2,
@@ -120,8 +156,8 @@ async def test_every_event_twice_in_any_order_gives_the_same_graph(empty: Graph)
         "Agent": 4,
         "Proposal": 10,
         "Check": 15,
-        "Decision": 5,
-        "Event": 13,
+        "Decision": 11,
+        "Event": 23,
     }
     assert collections.Counter(relation[0] for relation in relations) == {
         "HAS_PLAN": 3,
@@ -133,30 +169,75 @@ async def test_every_event_twice_in_any_order_gives_the_same_graph(empty: Graph)
         "DECIDED": 5,
         "SUPPORTS": 5,
         "DISSENTS": 5,
-        "AFFECTS": 4,
+        "AFFECTS": 10,
+        "SUPERSEDES": 4,
+        "CONSTRAINS": 3,
     }
     shuffle = random.Random(7)
     for _ in range(SHUFFLES):
         await clear(empty)
-        arriving = all_events() * 2
+        arriving = everything() * 2
         shuffle.shuffle(arriving)
-        await deliver(handlers.recorder(empty), arriving)
+        await deliver(empty, handlers.recorder(empty), arriving)
         assert await dump(empty) == expected
-        head = await reading.reader(empty).head("story-1")
-        assert head is not None
-        assert head.version == 9
+        before = await heads(empty)
+        await deliver(empty, handlers.recorder(empty), everything())
+        assert await heads(empty) == before
+        assert await dump(empty) == expected
 
 
 async def test_every_event_by_two_replicas_at_once_gives_the_same_graph(empty: Graph) -> None:
-    await deliver(handlers.recorder(empty), all_events())
+    await deliver(empty, handlers.recorder(empty), everything())
     expected = await dump(empty)
     shuffle = random.Random(8)
     for _ in range(3):
         await clear(empty)
-        replicas = [(handlers.recorder(empty), all_events()) for _ in range(2)]
+        replicas = [(handlers.recorder(empty), everything()) for _ in range(2)]
         for _, arriving in replicas:
             shuffle.shuffle(arriving)
         await asyncio.gather(
-            *(deliver(record, arriving[start::3]) for record, arriving in replicas for start in range(3))
+            *(deliver(empty, record, arriving[start::3]) for record, arriving in replicas for start in range(3))
         )
         assert await dump(empty) == expected
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[set[int]], list[int], list[tuple[str, int]]]:
+    """What each of some decisions depends on, which of them are overruled, and the order in which it all arrives, decisions
+    more than once."""
+    count = draw(st.integers(2, 6))
+    bases = [draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set() for number in range(count)]
+    overruled = sorted(draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=3)))
+    arrivals = [("decision", number) for number in range(count)]
+    extra = draw(st.lists(st.sampled_from(arrivals), max_size=3))
+    order = draw(st.permutations([*arrivals, *extra, *(("override", number) for number in overruled)]))
+    return bases, overruled, order
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=histories())
+async def test_a_decision_names_all_overruled_ones_that_it_rests_on_whatever_came_first(
+    each_bolt: Graph, unique: Callable[[str], str], history: tuple[list[set[int]], list[int], list[tuple[str, int]]]
+) -> None:
+    bases, overruled, order = history
+    await migrate(each_bolt, "context", MIGRATIONS)
+    stories = [unique("story"), unique("story"), ""]
+    plans = [unique("plan"), unique("plan"), ""]
+    decisions: list[events.DeliberationCompleted] = []
+    for number, below in enumerate(bases):
+        based_on = [decisions[base].decision_id for base in sorted(below)]
+        place = number % 3
+        decisions.append(samples.completed(stories[place], plans[place], unique("task"), based_on=based_on))
+    rulings = {number: samples.override(unique("r"), decisions[number].decision_id) for number in overruled}
+    arriving = [decisions[number] if kind == "decision" else rulings[number] for kind, number in order]
+    await deliver(each_bolt, handlers.recorder(each_bolt), arriving)
+
+    @functools.cache
+    def below(number: int) -> frozenset[int]:
+        return frozenset(bases[number]).union(*(below(base) for base in bases[number]))
+
+    for number, decision in enumerate(decisions):
+        found = (await reading.explain(each_bolt, decision.decision_id)).decision
+        expected = sorted(decisions[base].decision_id for base in below(number) & set(overruled))
+        assert list(found.relies_on_superseded) == expected
+        assert found.superseded_by == (rulings[number].made if number in rulings else "")

@@ -3,8 +3,7 @@
 import asyncio
 import dataclasses
 import datetime as dt
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import context_samples as samples
 import msgspec
@@ -15,10 +14,10 @@ from fleet.bolt import Graph, rows
 from fleet.context import graph as memory
 from fleet.context import reading, search
 from fleet.context.migrations import MIGRATIONS
-from fleet.context.rulings import Ruled, Ruling, rule
+from fleet.context.rulings import Ruled, rule
 from fleet.migrations import migrate
 from fleet_wire import events
-from fleet_wire.errors import AlreadyExists, NotFound, Precondition, Unavailable
+from fleet_wire.errors import AlreadyExists, NotFound, Precondition
 
 
 @pytest_asyncio.fixture
@@ -30,55 +29,6 @@ async def store(each_bolt: Graph) -> Graph:
 async def put(store: Graph, *items: events.Event) -> None:
     for item in items:
         await memory.record(store, [samples.arriving(item)])
-
-
-async def patiently(write: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
-    """As a consumer does, where other writers were quicker too often."""
-    while True:
-        try:
-            await write(*arguments)
-            return
-        except Unavailable:
-            await asyncio.sleep(0.05)
-
-
-def override(ruling_id: str, decision_id: str, **changes: Any) -> Ruling:
-    return Ruling(
-        **{
-            "ruling_id": ruling_id,
-            "kind": "override",
-            "by": "ada",
-            "reason": "The audit says so.",
-            "at": samples.NOW + dt.timedelta(hours=1),
-            "decision_id": decision_id,
-            "title": "Use bcrypt",
-            "content": "bcrypt, cost 12",
-            **changes,
-        }
-    )
-
-
-def constraint(ruling_id: str, story_id: str, plan_id: str = "", task_id: str = "", **changes: Any) -> Ruling:
-    return Ruling(
-        **{
-            "ruling_id": ruling_id,
-            "kind": "constraint",
-            "by": "ada",
-            "reason": "The release is near.",
-            "at": samples.NOW + dt.timedelta(hours=1),
-            "story_id": story_id,
-            "plan_id": plan_id,
-            "task_id": task_id,
-            "title": "No new tables",
-            "content": "The schema is frozen.",
-            **changes,
-        }
-    )
-
-
-def affects(ruling_id: str, decision_id: str, story_id: str) -> Ruling:
-    at = samples.NOW + dt.timedelta(hours=1)
-    return Ruling(ruling_id, "affects", "ada", "They share the store.", at, decision_id, story_id)
 
 
 async def head(store: Graph, story_id: str) -> int:
@@ -108,7 +58,7 @@ async def test_an_override_takes_the_place_of_a_decision_and_flags_all_that_rest
     far = samples.completed(other, elsewhere, "ui", based_on=[near.decision_id])
     apart = samples.completed(story, plan, "apart")
     await put(store, base, near, far, apart)
-    ruling = override(unique("r"), base.decision_id)
+    ruling = samples.override(unique("r"), base.decision_id)
     ruled = await rule(store, ruling)
     assert ruled == Ruled(
         decision_id=ruling.made,
@@ -141,7 +91,7 @@ async def test_what_comes_after_the_override_of_what_it_rests_on_is_flagged_too(
     far = samples.completed(other, elsewhere, "ui", based_on=[near.decision_id])
     farther = samples.completed(other, elsewhere, "test", based_on=[far.decision_id])
     await put(store, base, far)
-    await rule(store, override(unique("r"), base.decision_id))
+    await rule(store, samples.override(unique("r"), base.decision_id))
     await put(store, farther)
     assert await head(store, other) == 2
     await put(store, near)
@@ -154,9 +104,9 @@ async def test_the_same_ruling_again_answers_what_the_first_did(store: Graph, un
     base = samples.completed(story, plan, "api")
     await put(store, samples.plan_approved(story, plan, [samples.task("api")]), base)
     for ruling in (
-        override(unique("r"), base.decision_id),
-        constraint(unique("r"), story, plan, "api"),
-        constraint(unique("r"), story),
+        samples.override(unique("r"), base.decision_id),
+        samples.constraint(unique("r"), story, plan, "api"),
+        samples.constraint(unique("r"), story),
     ):
         first = await rule(store, ruling)
         version = await head(store, story)
@@ -172,7 +122,7 @@ async def test_the_same_ruling_again_answers_what_the_first_did(store: Graph, un
 async def test_the_same_ruling_by_many_at_once_is_written_once(store: Graph, unique: Callable[[str], str]) -> None:
     base = samples.completed(unique("story"), unique("plan"), "api")
     await put(store, base)
-    ruling = override(unique("r"), base.decision_id)
+    ruling = samples.override(unique("r"), base.decision_id)
     results = await asyncio.gather(*(rule(store, ruling) for _ in range(8)))
     assert sum(ruled.new for ruled in results) == 1
     assert {tuple(ruled.versions.items()) for ruled in results} == {((base.story_id, 2),)}
@@ -183,7 +133,7 @@ async def test_of_two_who_overrule_the_same_at_once_one_is_told_by_what_it_is_su
 ) -> None:
     base = samples.completed(unique("story"), unique("plan"), "api")
     await put(store, base)
-    tried = [override(unique("r"), base.decision_id) for _ in range(6)]
+    tried = [samples.override(unique("r"), base.decision_id) for _ in range(6)]
     results = await asyncio.gather(*(rule(store, ruling) for ruling in tried), return_exceptions=True)
     [won] = [one for one in results if isinstance(one, Ruled)]
     lost = [one for one in results if not isinstance(one, Ruled)]
@@ -197,17 +147,17 @@ async def test_an_override_of_an_override_and_of_a_constraint_binds_and_affects_
 ) -> None:
     story, other, plan = unique("story"), unique("other"), unique("plan")
     await put(store, samples.plan_approved(story, plan, [samples.task("api")]), samples.story_created(other))
-    bound = await rule(store, constraint(unique("r"), story, plan, "api"))
-    widened = await rule(store, affects(unique("r"), bound.decision_id, other))
+    bound = await rule(store, samples.constraint(unique("r"), story, plan, "api"))
+    widened = await rule(store, samples.affects(unique("r"), bound.decision_id, other))
     assert (widened.decision_id, list(widened.versions)) == (bound.decision_id, [other])
-    first = await rule(store, override(unique("r"), bound.decision_id))
-    second = await rule(store, override(unique("r"), first.decision_id))
+    first = await rule(store, samples.override(unique("r"), bound.decision_id))
+    second = await rule(store, samples.override(unique("r"), first.decision_id))
     for made in (bound, first, second):
         assert await linked(store, made.decision_id, "CONSTRAINS") == [f"{plan}/api"]
         assert await linked(store, made.decision_id, "AFFECTS") == sorted([story, other])
     assert second.superseded == (first.decision_id,)
     with pytest.raises(Precondition, match=f"superseded by {second.decision_id}"):
-        await rule(store, affects(unique("r"), first.decision_id, other))
+        await rule(store, samples.affects(unique("r"), first.decision_id, other))
     timeline = await store.ask(
         "MATCH (e:Event {story_id: $id}) RETURN e.kind AS kind, e.summary AS summary ORDER BY e.version", id=other
     )
@@ -231,12 +181,12 @@ async def test_what_the_graph_does_not_have_is_not_found_and_nothing_is_written(
     count = "MATCH (n) RETURN count(n) AS count"
     before = await store.ask(count)
     for ruling in (
-        override(unique("r"), unknown),  # named as the base of another, which is not its arrival
-        constraint(unique("r"), unknown),
-        constraint(unique("r"), story, plan, "api"),  # its plan has not arrived
-        constraint(unique("r"), story, plan, "else"),
-        affects(unique("r"), unknown, story),
-        affects(unique("r"), known.decision_id, unknown),
+        samples.override(unique("r"), unknown),  # named as the base of another, which is not its arrival
+        samples.constraint(unique("r"), unknown),
+        samples.constraint(unique("r"), story, plan, "api"),  # its plan has not arrived
+        samples.constraint(unique("r"), story, plan, "else"),
+        samples.affects(unique("r"), unknown, story),
+        samples.affects(unique("r"), known.decision_id, unknown),
     ):
         with pytest.raises(NotFound):
             await rule(store, ruling)
@@ -251,15 +201,17 @@ async def test_a_ruling_while_what_rests_on_it_arrives_flags_it(store: Graph, un
             samples.completed(unique("story"), unique("plan"), "api", based_on=[base.decision_id]) for _ in range(3)
         ]
         await put(store, base)
-        ruling = override(unique("r"), base.decision_id)
-        await asyncio.gather(patiently(rule, store, ruling), *(patiently(put, store, one) for one in near))
+        ruling = samples.override(unique("r"), base.decision_id)
+        await asyncio.gather(
+            samples.patiently(rule, store, ruling), *(samples.patiently(put, store, one) for one in near)
+        )
         assert await flags(store, *near) == [(base.decision_id,)] * len(near)
 
 
 async def test_an_ad_hoc_decision_can_be_overruled(store: Graph, unique: Callable[[str], str]) -> None:
     base = samples.completed("", "", unique("request"))
     await put(store, base)
-    ruled = await rule(store, override(unique("r"), base.decision_id))
+    ruled = await rule(store, samples.override(unique("r"), base.decision_id))
     assert (ruled.story_id, ruled.versions) == ("", {})
     assert (await reading.explain(store, base.decision_id)).decision.superseded_by == ruled.decision_id
 
@@ -269,7 +221,7 @@ async def test_an_override_is_found_by_its_text_and_has_no_deliberation(
 ) -> None:
     base = samples.completed(unique("story"), unique("plan"), "api")
     await put(store, base)
-    ruled = await rule(store, override(unique("r"), base.decision_id))
+    ruled = await rule(store, samples.override(unique("r"), base.decision_id))
     found = await search.search(store, search.search_of("bcrypt", base.story_id, "", "", 0, ""))
     assert [decision.decision_id for decision in found.decisions] == [ruled.decision_id]
     why = await reading.explain(store, ruled.decision_id)
@@ -279,7 +231,7 @@ async def test_an_override_is_found_by_its_text_and_has_no_deliberation(
 async def test_nothing_but_the_ruling_itself_is_left_in_the_graph(store: Graph, unique: Callable[[str], str]) -> None:
     base = samples.completed(unique("story"), unique("plan"), "api")
     await put(store, base)
-    ruling = override(unique("r"), base.decision_id)
+    ruling = samples.override(unique("r"), base.decision_id)
     await rule(store, ruling)
     around = await store.read(
         lambda tx: rows(

@@ -11,11 +11,12 @@ import neo4j
 from fleet.bolt import rows
 from fleet.context.projection import Row
 
-# The write to the base comes before it is looked at: who supersedes it meanwhile waits for, or fails after, this transaction.
+# The write to the base comes before it is looked at: who supersedes it meanwhile waits for, or fails after, this transaction. For
+# the embedded server it must be a change: what a SET leaves as it was is not written there, and nobody fails after it.
 _RELY = """
 UNWIND $bases AS e
 MERGE (c:Decision {decision_id: e.decision_id})
-MERGE (b:Decision {decision_id: e.base}) SET b.lock = true
+MERGE (b:Decision {decision_id: e.base}) SET b.lock = true, b.dependents = coalesce(b.dependents, 0) + 1
 CREATE (c)-[:DEPENDS_ON]->(b)
 RETURN e.decision_id AS id, e.base AS base, b.superseded_by AS superseded_by, b.relies_on_superseded AS relies"""
 _LOCKED = """

@@ -22,13 +22,14 @@ from fleet.context.projection import line, stamp
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, NotFound, Precondition
 
-# The write comes before anything is looked at: it makes others who rule on it wait for, or fail after, this one.
+# A write comes before anything is looked at: it makes others who rule on it wait for, or fail after, this one. It changes
+# something, since the embedded server does not write what a SET leaves as it was.
 _OPEN = """
 MERGE (e:Event {event_id: $event_id}) SET e.lock = true
 RETURN e.fingerprint AS fingerprint, e.ruled AS ruled"""
 _DECISION = """
 MATCH (c:Decision {decision_id: $decision_id}) WHERE c.decided_at IS NOT NULL
-SET c.lock = true
+SET c.lock = true, c.rulings = coalesce(c.rulings, 0) + 1
 RETURN c"""
 _STORY = "MATCH (s:Story {story_id: $story_id}) RETURN s.story_id AS story_id"
 _TASK = """
@@ -136,7 +137,12 @@ async def rule(graph: Graph, ruling: Ruling) -> Ruled:
         await rows(tx, _CLOSE, events=events)
         return ruled
 
-    return await graph.write(work)
+    try:
+        return await graph.write(work)
+    except (
+        Precondition
+    ):  # it may stand in its own way, where another replica wrote the same meanwhile: then it is found now
+        return await graph.write(work)
 
 
 _Step = tuple[Ruled, list[str], str, str]
