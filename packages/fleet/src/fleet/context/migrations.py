@@ -45,8 +45,8 @@ MIGRATIONS = (
             MATCH (c:Decision)-[r:BASED_ON]->(b:Decision)
             MERGE (c)-[:DEPENDS_ON]->(b) SET b.lock = true DELETE r""",
             """
-            MATCH (:Decision)-[r:DEPENDS_ON]->(b:Decision) WHERE b.dependents IS NULL
-            WITH b, count(r) AS dependents SET b.dependents = dependents""",
+            MATCH (:Decision)-[r:DEPENDS_ON]->(b:Decision)
+            WHERE b.dependents IS NULL WITH b, count(r) AS dependents SET b.dependents = dependents""",
             """
             MATCH (c:Decision) WHERE c.decided_at IS NOT NULL AND c.kind IS NULL AND c.story_id <> ''
             MERGE (s:Story {story_id: c.story_id})
