@@ -83,3 +83,26 @@ async def test_a_refused_change_is_one_sentence_and_an_exit_code(fleet: Fleet, s
         assert result.exit_code == exit_code and message in result.stderr and not result.stdout
         as_json = await fleet("decisions", "override", "dec-1", *told, "--json")
         assert as_json.exit_code == exit_code and json.loads(as_json.stdout)["message"] == message
+
+
+async def test_each_addition_says_what_was_given(fleet: Fleet, services: cliservers.Services) -> None:
+    services.context.result = context_pb2.ChangeResult(
+        applied=True, id="change-1", stories=[context_pb2.StoryVersion(story_id="s1", version=3)]
+    )
+    bound = ("--title", "No tables", "--reason", "release", "--plan", "p1", "--task", "api")
+    for words in (
+        ("add-constraint", "s1", "The schema is frozen.", *bound),
+        ("add-affects", "s1", "dec-1", "--reason", "both"),
+        ("add-summary", "s1", "Half done."),
+        ("add-milestone", "s1", "Store chosen.", "--by", "agent-QA-001"),
+    ):
+        result = await fleet("context", *words)
+        assert result.exit_code == 0 and "story s1 is at version 3" in result.stdout
+    constraint, affects, summary, milestone = (call.changes[0] for call in services.context.calls)
+    assert constraint.constraint == context_pb2.AddConstraint(
+        story_id="s1", plan_id="p1", task_id="api", title="No tables", text="The schema is frozen.", reason="release"
+    )
+    assert affects.affects == context_pb2.AddAffects(story_id="s1", decision_id="dec-1", reason="both")
+    assert summary.summary == context_pb2.AddSummary(story_id="s1", text="Half done.")
+    assert milestone.milestone == context_pb2.AddMilestone(story_id="s1", text="Store chosen.")
+    assert services.context.calls[3].actor == "agent-QA-001"

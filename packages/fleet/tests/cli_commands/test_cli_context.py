@@ -71,7 +71,8 @@ async def test_show_takes_another_role_and_phase_and_prints_json(fleet: Fleet, s
     result = await fleet("context", "show", "--plan", "plan-1", "--task", "api", *told)
     answer = json.loads(result.stdout)
     assert [block["kind"] for block in answer["blocks"]] == ["task", "role"]
-    assert answer["left_out"][1] == {"source_id": "dec-2", "kind": "decision", "reason": "budget", "tokens": 812}
+    expected = {"source_id": "dec-2", "kind": "decision", "reason": "budget", "tokens": 812, "superseded_by": ""}
+    assert answer["left_out"][1] == expected
     [asked] = services.context.calls
     assert (asked.role, asked.phase, asked.token_budget) == ("QA", "test", 100)
 

@@ -240,9 +240,11 @@ def test_what_a_scope_does_not_name_is_not_seen_and_named() -> None:
 
 def test_a_superseded_decision_is_named_and_what_overruled_it_stands_in_its_place() -> None:
     ruled = decision("new", kind="override", decided_by="grace")
-    found = packed(REQUEST, facts(required=(ruled,), superseded=("old",)))
+    found = packed(REQUEST, facts(required=(ruled,), superseded={"old": "new"}))
     assert [block.source_id for block in found.blocks if block.kind == "decision"] == ["new"]
-    assert [(item.source_id, item.reason) for item in found.left_out] == [("old", "superseded")]
+    assert [(item.source_id, item.reason, item.superseded_by) for item in found.left_out] == [
+        ("old", "superseded", "new")
+    ]
 
 
 def test_a_budget_below_the_titles_is_invalid_and_says_what_is_needed() -> None:

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from fleet.bolt import Graph, rows
 from fleet.context import graph as memory
-from fleet.context import updating
+from fleet.context import handlers, updating
 from fleet.context.cache import ContextCache
 from fleet.context.changes import Affects, Change, Constraint, Milestone, Nothing, Override, Result, Summary
 from fleet.context.migrations import MIGRATIONS
@@ -183,6 +183,20 @@ async def test_every_story_that_a_ruling_concerns_is_told_of_it(world: World, un
     assert [(told.story_id, told.plan_id) for told in world.published] == [(world.story, world.plan), (other, "")]
     assert all(told.superseded == [world.api.decision_id] for told in world.published)
     assert len({told.message_id() for told in world.published}) == 2
+
+
+async def test_a_decision_that_arrives_on_superseded_ground_is_told_of_as_flagged_also_when_it_comes_again(
+    world: World, unique: Callable[[str], str]
+) -> None:
+    await world.ask(unique("r"), world.override())
+    world.published.clear()
+    late = samples.completed(world.story, world.plan, "late", minute=2, based_on=[world.test.decision_id])
+    record = handlers.recorder(world.graph)
+    for _ in range(2):
+        await handlers.remember(late, record, world.cache, world.publish)
+    first, again = world.published
+    assert first == again
+    assert (first.superseded, first.flagged) == ([world.api.decision_id], [late.decision_id])
 
 
 async def test_no_secret_enters_the_graph_and_no_agent_rules(world: World, unique: Callable[[str], str]) -> None:

@@ -15,6 +15,7 @@ from fleet.deliberation.prompt import ContextText
 from fleet.deliberation.requests import JobRequest
 from fleet.deliberation.state import Deliberation
 from fleet.orchestrator import main, policies
+from fleet.orchestrator.peers import Given
 from fleet.orchestrator.settings import OrchestratorSettings
 from fleet_wire import apply, events, ids
 from fleet_wire.bus import Bus, connect
@@ -140,19 +141,23 @@ class PlayedExecutor:
 
 
 class PlayedMemory:
-    """Holds the decisions it is told of; `remember` is what `context.updated` would announce."""
+    """Holds the decisions it is told of; `remember` is what `context.updated` would announce. `superseded_by` names those that
+    stand in another's place."""
 
     def __init__(self) -> None:
         self.decisions: dict[str, str] = {}
+        self.superseded_by: dict[str, str] = {}
         self.unknown_tasks = False
 
-    async def context_for(self, state: Deliberation, token_budget: int) -> tuple[ContextText, ...]:
+    async def context_for(self, state: Deliberation, token_budget: int) -> Given:
         if self.unknown_tasks:
             raise NotFound(f"plan {state.plan_id} has no task {state.task.task_id}")
         if any(decision not in self.decisions for decision in state.based_on):
             raise Unavailable("a required decision is not in the graph")
-        below = [ContextText(kind="decision", title=one, text=self.decisions[one]) for one in state.based_on]
-        return (ContextText(kind="task", title=state.task.title, text=state.task.description), *below)
+        standing = [self.superseded_by.get(one, one) for one in state.based_on]
+        below = [ContextText(kind="decision", title=one, text=self.decisions[one]) for one in standing]
+        task = ContextText(kind="task", title=state.task.title, text=state.task.description)
+        return Given((task, *below), {one: by for one, by in self.superseded_by.items() if one in state.based_on})
 
     async def has_decision(self, decision_id: str) -> bool:
         return decision_id in self.decisions

@@ -234,6 +234,21 @@ async def test_a_plans_way_into_the_graph_is_waited_for_and_the_context_asked_on
     assert asked == 1
 
 
+async def test_a_task_that_starts_after_an_override_builds_on_what_supersedes(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    async with replica(own_nats.url, peers, sweep_seconds=60):
+        await server.publish(approved("p1", task("a"), task("b", "a")))
+        [first] = await until(lambda: published(server, COMPLETED))
+        peers.memory.decisions["dec-ruling"] = "A person's word."
+        peers.memory.superseded_by[first.decision_id] = "dec-ruling"
+        await remember(server, peers, "p1", "a")
+        await until(lambda: published(server, PLAN_COMPLETED))
+    [second] = [event for event in await published(server, COMPLETED) if event.task_id == "b"]
+    assert second.based_on == ["dec-ruling"]
+    assert any("A person's word." in str(job) for job in peers.executor.jobs.values())
+
+
 async def test_a_lost_context_update_is_asked_for(own_nats: realparts.Nats, server: Bus, peers: Peers) -> None:
     async with replica(own_nats.url, peers):
         await server.publish(approved("p1", task("a"), task("b", "a")))

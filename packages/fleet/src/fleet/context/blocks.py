@@ -40,19 +40,21 @@ class Candidate:
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """What the agent does not see, or not whole: `tokens` of it, where that is known; the scope's are not counted."""
+    """What the agent does not see, or not whole: `tokens` of it, where that is known; the scope's are not counted. In the place
+    of a superseded decision stands the one that `superseded_by` names."""
 
     source_id: str
     kind: str
     reason: Reason
     tokens: int = 0
+    superseded_by: str = ""
 
 
 def candidates(request: domain.ContextRequest, facts: Facts) -> tuple[list[Candidate], list[LeftOut]]:
     """All blocks that the request's scope allows, in the order of the answer, and what it does not."""
     scope = request.scope
     found: dict[tuple[str, str], Candidate] = {}
-    left_out = [LeftOut(id, "decision", "superseded") for id in facts.superseded]
+    left_out = [LeftOut(id, "decision", "superseded", 0, by) for id, by in facts.superseded.items()]
     for candidate, tells_of, role in _all(request, facts):
         councils = scope.depends_on if candidate.level == "depended_on" else scope.affects
         if {candidate.kind, tells_of} <= {*scope.kinds} and (not role or role in councils):
@@ -65,7 +67,8 @@ def candidates(request: domain.ContextRequest, facts: Facts) -> tuple[list[Candi
 
 def _all(request: domain.ContextRequest, facts: Facts) -> Iterator[tuple[Candidate, str, str]]:
     """Each block with the kind that it tells of, mostly its own, and the council that the scope must name; empty for any."""
-    yield _task(facts.task), "task", ""
+    if facts.task is not None:
+        yield _task(facts.task), "task", ""
     yield _story(facts.story), "story", ""
     yield _plan(facts.plan, facts.task), "plan", ""
     for constraint in _oldest_first(facts.constraints):
@@ -78,13 +81,25 @@ def _all(request: domain.ContextRequest, facts: Facts) -> Iterator[tuple[Candida
     for milestone in facts.milestones:
         text = f"{milestone.at[:16].replace('T', ' ')} {milestone.summary}".strip()
         made = _candidate("milestone", milestone.event_id, "", text, "milestone")
-        if milestone.kind == domain.CONSTRAINED:
-            yield made, "constraint", ""
-        else:
-            yield made, "decision" if milestone.role else "milestone", milestone.role
+        yield made, *_told(milestone)
     yield _summary(facts), "summary", ""
     title = f"{request.role}, {request.phase}"
     yield _candidate("role", request.role, title, lens(request.role, request.phase), "role"), "role", ""
+
+
+def told_in(scope: domain.Scope, milestone: domain.Milestone) -> bool:
+    """Whether the scope allows an entry of the timeline, and what it tells of."""
+    tells_of, role = _told(milestone)
+    return {"milestone", tells_of} <= {*scope.kinds} and (not role or role in scope.affects)
+
+
+def _told(milestone: domain.Milestone) -> tuple[str, str]:
+    """The kind that an entry of the timeline tells of, and the council whose decision it is; empty for none."""
+    if milestone.kind == domain.CONSTRAINED:
+        return "constraint", ""
+    if milestone.kind == domain.SUMMARIZED:
+        return "summary", ""
+    return "decision" if milestone.role else "milestone", milestone.role
 
 
 def _task(task: domain.Task) -> Candidate:
@@ -97,11 +112,11 @@ def _story(story: domain.Story) -> Candidate:
     return _candidate("story", story.story_id, story.title, text, "story")
 
 
-def _plan(plan: domain.Plan, task: domain.Task) -> Candidate:
+def _plan(plan: domain.Plan, task: domain.Task | None) -> Candidate:
     lines = [
         f"{other.task_id} ({other.role}): {other.title}"
         + (f"; after {', '.join(other.needs)}" if other.needs else "")
-        + ("; this is the task at hand" if other.task_id == task.task_id else "")
+        + ("; this is the task at hand" if task and other.task_id == task.task_id else "")
         for other in plan.tasks
     ]
     title = f"Plan version {plan.plan_version}, approved by {plan.approved_by}"

@@ -39,7 +39,7 @@ Scopes = Mapping[tuple[str, str], Scope]
 @dataclasses.dataclass(frozen=True)
 class ContextRequest:
     """What is asked for; made by `checked`, so that its fields are valid. `required` is sorted and without repetition, `scope` is
-    what the role may see in the phase."""
+    what the role may see in the phase. `task_id` is empty for what concerns the plan as a whole."""
 
     story_id: str
     plan_id: str
@@ -150,16 +150,17 @@ class Milestone:
 @dataclasses.dataclass(frozen=True)
 class Facts:
     """What the graph holds for a request, all of one version of the story. `required` and `depended_on` hold what stands in the
-    place of superseded ones, `superseded` the ids of those; `affecting` are decisions of the scope's councils, newest first,
-    `out_of_scope` the ids of other councils'; `milestones` are newest first, `summary` is the last that was written, if any."""
+    place of superseded ones, `superseded` those with what stands there; `affecting` are decisions of the scope's councils,
+    newest first, `out_of_scope` the ids of other councils'; `milestones` are newest first, `summary` is the last that was
+    written, if any. `task` is None for the whole plan."""
 
     head: StoryHead
     story: Story
-    task: Task
+    task: Task | None
     plan: Plan
     required: tuple[Decision, ...] = ()
     depended_on: tuple[Decision, ...] = ()
-    superseded: tuple[str, ...] = ()
+    superseded: Mapping[str, str] = dataclasses.field(default_factory=dict)
     affecting: tuple[Decision, ...] = ()
     out_of_scope: tuple[str, ...] = ()
     constraints: tuple[Decision, ...] = ()
@@ -207,10 +208,12 @@ def checked(
     token_budget: int,
     required: Iterable[str],
     scopes: Scopes,
+    whole_plan: bool = False,
 ) -> ContextRequest:
-    """The request; raises Invalid naming the first field that is wrong."""
+    """The request; raises Invalid naming the first field that is wrong. Without a task only where it may be of the whole plan."""
     for field, value in (("story_id", story_id), ("plan_id", plan_id), ("task_id", task_id)):
-        ids.check_id(field, value)
+        if value or field != "task_id" or not whole_plan:
+            ids.check_id(field, value)
     scope = scope_of(role, phase, scopes)
     if not LEAST_BUDGET <= token_budget <= GREATEST_BUDGET:
         raise Invalid(f"token_budget must be from {LEAST_BUDGET} to {GREATEST_BUDGET}, not {token_budget}")

@@ -25,6 +25,7 @@ import neo4j
 from fleet.bolt import Graph, rows
 from fleet.context import reliance
 from fleet.context.projection import Arriving, Row, Writing, writing
+from fleet_wire import events
 from fleet_wire.errors import Invalid
 
 KEYS = {
@@ -112,12 +113,13 @@ MOST_AT_ONCE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """What became of an event: the version it gave its story (0 where it has none), whether this call wrote it, and whether
-    what stands under its id is this content."""
+    """What became of an event: the version it gave its story (0 where it has none), whether this call wrote it, whether what
+    stands under its id is this content, and on which superseded decisions the one that it brought relies."""
 
     version: int
     new: bool
     same: bool
+    relies: tuple[str, ...] = ()
 
 
 async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
@@ -134,10 +136,19 @@ async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
         new = {one: writing(one.event, found[one.name]) for one in ordered if found[one.name]["fingerprint"] is None}
         await _fill(tx, list(new.values()))
         versions = await _closed(tx, new)
+        built = {
+            one: one.event.decision_id
+            for one in batch
+            if isinstance(one.event, events.DeliberationCompleted) and one.event.based_on
+        }
+        relied = await reliance.relied(tx, set(built.values()))
         return [
-            Recorded(versions[one.name], new=True, same=True)
-            if one in new
-            else Recorded(found[one.name]["version"], new=False, same=found[one.name]["fingerprint"] == one.fingerprint)
+            Recorded(
+                version=versions[one.name] if one in new else found[one.name]["version"],
+                new=one in new,
+                same=one in new or found[one.name]["fingerprint"] == one.fingerprint,
+                relies=relied.get(built.get(one, ""), ()),
+            )
             for one in batch
         ]
 

@@ -36,7 +36,8 @@ def recorder(memory: Graph) -> Recorder:
 
 
 async def remember(event: Remembered, record: Recorder, cache: ContextCache, publish: Publish) -> None:
-    """Writes an event to the graph, makes what the cache held of its story stale, and publishes `context.updated`.
+    """Writes an event to the graph, makes what the cache held of its story stale, and publishes `context.updated`, which says so
+    where a decision relies on superseded ones.
 
     An event that comes again writes nothing and publishes the same `context.updated`, under the same message id: what a crash
     between the write and the publication left out is made good. Another content under a known id is kept out, with a
@@ -65,7 +66,8 @@ async def remember(event: Remembered, record: Recorder, cache: ContextCache, pub
     log.info(f"{kind} recorded", new=recorded.new, version=recorded.version, **names)
     if event.story_id:
         await cache.forget(event.story_id)
-    await publish(domain.update_of(changed, recorded.version, **names))
+    flagged = [event.decision_id] if isinstance(event, events.DeliberationCompleted) and recorded.relies else []
+    await publish(domain.update_of(changed, recorded.version, **names, superseded=recorded.relies, flagged=flagged))
 
 
 async def get_context(

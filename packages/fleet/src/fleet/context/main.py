@@ -12,6 +12,7 @@ from fleet.context.cache import ContextCache
 from fleet.context.domain import Scopes
 from fleet.context.migrations import MIGRATIONS
 from fleet.context.server import NAME, ContextService
+from fleet.context.sessions import Sessions
 from fleet.context.settings import ContextSettings
 from fleet.context.tokenizer import Tokenizer
 from fleet.migrations import migrate
@@ -54,7 +55,8 @@ async def serve(settings: ContextSettings, policy: Scopes, stop: asyncio.Event) 
     graph = Graph(settings)
     cache = ContextCache(settings.valkey_url.get_secret_value())
     tokenizer = Tokenizer(settings.vllm_url, settings.vllm_model)
-    servicer = ContextService(readiness, graph, cache, tokenizer, policy)
+    sessions = Sessions(settings.valkey_url.get_secret_value(), settings.session_seconds)
+    servicer = ContextService(readiness, graph, cache, tokenizer, policy, sessions)
 
     def add(server: Any) -> None:
         context_pb2_grpc.add_ContextServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call, unused-ignore]
@@ -72,6 +74,7 @@ async def serve(settings: ContextSettings, policy: Scopes, stop: asyncio.Event) 
                 await bus.close()
     finally:
         await tokenizer.close()
+        await sessions.close()
         await cache.close()
         await graph.close()
 

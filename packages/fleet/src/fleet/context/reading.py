@@ -222,7 +222,7 @@ def _checked(
         return Invalid(
             f"story_id: plan {request.plan_id} belongs to story {plan['story_id']}, not to {request.story_id}"
         )
-    if (row["t"] or {}).get("title") is None:
+    if request.task_id and (row["t"] or {}).get("title") is None:
         return NotFound(f"plan {request.plan_id} has no task {request.task_id}")
     missing = sorted(set(request.required) - known.keys())
     if missing:
@@ -240,17 +240,15 @@ def _checked(
     return domain.Facts(
         head=domain.StoryHead(request.story_id, row["born"], row["version"]),
         story=_story(row["s"]),
-        task=_task(row["t"]),
+        task=_task(row["t"]) if request.task_id else None,
         plan=_plan(plan, tasks),
         required=tuple(_standing(decision, known) for decision in required),
         depended_on=tuple(_standing(decision, known) for decision in depended_on),
-        superseded=tuple(
-            dict.fromkeys(
-                decision.decision_id
-                for decision in (*required, *depended_on)
-                if _standing(decision, known) is not decision
-            )
-        ),
+        superseded={
+            decision.decision_id: standing.decision_id
+            for decision in (*required, *depended_on)
+            if (standing := _standing(decision, known)) is not decision
+        },
         affecting=tuple(it for it in _decisions(row["affecting"]) if it.decision_id not in binding),
         out_of_scope=tuple(id for id in row["out_of_scope"] if id not in binding),
         constraints=constraints,

@@ -32,6 +32,10 @@ _STORIES = """
 UNWIND $ids AS id
 MATCH (c:Decision {decision_id: id})-[:AFFECTS]->(s:Story)
 RETURN DISTINCT s.story_id AS story_id"""
+_RELIES = """
+UNWIND $ids AS id
+MATCH (c:Decision {decision_id: id}) WHERE c.relies_on_superseded IS NOT NULL
+RETURN id, c.relies_on_superseded AS relies"""
 _RAISE = """
 UNWIND $stories AS id
 MERGE (s:Story {story_id: id}) SET s.lock = true
@@ -49,6 +53,12 @@ async def rely(tx: neo4j.AsyncManagedTransaction, bases: Sequence[Row]) -> None:
     new = {base["decision_id"] for base in bases}
     if others := set(await flag(tx, relies)) - new:
         await raise_stories(tx, await stories_of(tx, others))
+
+
+async def relied(tx: neo4j.AsyncManagedTransaction, decisions: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The superseded decisions that each of these relies on, for those that do."""
+    found = await rows(tx, _RELIES, ids=sorted(decisions)) if decisions else []
+    return {row["id"]: tuple(row["relies"]) for row in found}
 
 
 async def flag(tx: neo4j.AsyncManagedTransaction, relies: Mapping[str, set[str]]) -> list[str]:

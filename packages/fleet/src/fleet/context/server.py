@@ -7,9 +7,21 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleet.bolt import Graph
-from fleet.context import changemessages, domain, handlers, reading, scopes, search, updating
+from fleet.context import (
+    blocks,
+    changemessages,
+    domain,
+    handlers,
+    packing,
+    reading,
+    rehydrating,
+    scopes,
+    search,
+    updating,
+)
 from fleet.context.cache import ContextCache
 from fleet.context.related import RelatedDecision
+from fleet.context.sessions import Sessions
 from fleet.context.tokenizer import Tokenizer
 from fleet_wire import clock, ids
 from fleet_wire.errors import Invalid, Unavailable
@@ -24,7 +36,13 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
     health answers; `publish` is set once it is."""
 
     def __init__(
-        self, readiness: Readiness, memory: Graph, cache: ContextCache, tokenizer: Tokenizer, scopes: domain.Scopes
+        self,
+        readiness: Readiness,
+        memory: Graph,
+        cache: ContextCache,
+        tokenizer: Tokenizer,
+        scopes: domain.Scopes,
+        sessions: Sessions,
     ) -> None:
         self._readiness = readiness
         self._memory = memory
@@ -32,6 +50,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         self._cache = cache
         self._tokenizer = tokenizer
         self._scopes = scopes
+        self._sessions = sessions
         self.publish: handlers.Publish | None = None
 
     async def GetContext(  # type: ignore[override, unused-ignore]
@@ -50,25 +69,13 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         self._readiness.require()
         found, from_cache = await handlers.get_context(wanted, self._reader, self._cache, self._tokenizer)
         return context_pb2.GetContextResponse(
-            blocks=[
-                context_pb2.ContextBlock(
-                    kind=block.kind,
-                    source_id=block.source_id,
-                    title=block.title,
-                    text=block.text,
-                    tokens=block.tokens,
-                )
-                for block in found.blocks
-            ],
+            blocks=[_block(block) for block in found.blocks],
             tokens=found.tokens,
             omitted=found.omitted,
             version=found.version,
             hash=found.hash,
             from_cache=from_cache,
-            left_out=[
-                context_pb2.LeftOut(source_id=it.source_id, kind=it.kind, reason=it.reason, tokens=it.tokens)
-                for it in found.left_out
-            ],
+            left_out=[_left_out(it) for it in found.left_out],
             tokenizer=found.tokenizer,
         )
 
@@ -152,6 +159,63 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
             request.request_id, request.actor, asked, self._memory, self._cache, self.publish, clock.now()
         )
         return context_pb2.UpdateContextResponse(results=[changemessages.result_message(one) for one in results])
+
+    async def RehydrateSession(  # type: ignore[override, unused-ignore]
+        self, request: context_pb2.RehydrateSessionRequest, context: Any
+    ) -> context_pb2.RehydrateSessionResponse:
+        session = ids.check_id("session_id", request.session_id)
+        wanted = domain.checked(
+            request.story_id,
+            request.plan_id,
+            request.task_id,
+            request.role,
+            request.phase,
+            request.token_budget,
+            (),
+            self._scopes,
+            whole_plan=True,
+        )
+        self._readiness.require()
+        found = await rehydrating.rehydrate(
+            session, wanted, self._memory, self._reader, self._tokenizer, self._sessions, clock.now()
+        )
+        return context_pb2.RehydrateSessionResponse(
+            blocks=[_block(block) for block in found.context.blocks],
+            left_out=[_left_out(it) for it in found.context.left_out],
+            timeline=[_entry(entry) for entry in found.timeline],
+            tokens=found.tokens,
+            tokenizer=found.context.tokenizer,
+            version=found.context.version,
+            hash=found.context.hash,
+            since=_since(found),
+        )
+
+
+def _block(block: packing.Block) -> context_pb2.ContextBlock:
+    return context_pb2.ContextBlock(
+        kind=block.kind, source_id=block.source_id, title=block.title, text=block.text, tokens=block.tokens
+    )
+
+
+def _left_out(it: blocks.LeftOut) -> context_pb2.LeftOut:
+    return context_pb2.LeftOut(
+        source_id=it.source_id, kind=it.kind, reason=it.reason, tokens=it.tokens, superseded_by=it.superseded_by
+    )
+
+
+def _entry(entry: rehydrating.Entry) -> context_pb2.TimelineEntry:
+    told = entry.told
+    at = timestamp(dt.datetime.fromisoformat(told.at)) if told.at else None
+    return context_pb2.TimelineEntry(
+        event_id=told.event_id, kind=told.kind, at=at, summary=entry.text, version=entry.version
+    )
+
+
+def _since(found: rehydrating.Rehydrated) -> context_pb2.Since | None:
+    if found.since is None:
+        return None
+    names = [entry.told.event_id for entry in found.new]
+    return context_pb2.Since(at=timestamp(found.since.at), version=found.since.version, event_ids=names)
 
 
 def _moment(field: str, given: Timestamp) -> dt.datetime:

@@ -12,13 +12,14 @@ from fleet.settings import GraphSettings, GrpcSettings
 class ContextSettings(GraphSettings, GrpcSettings):
     """`valkey_url` may hold a password, so it is never shown. Tokens are counted by the tokenizer of the model at `vllm_url`, and
     estimated without it; an empty `vllm_model` takes the first model the server names. `scopes_file` is a policy of scopes in
-    place of the one that is shipped (`scopes`)."""
+    place of the one that is shipped (`scopes`). What a session has seen is forgotten `session_seconds` after its last use."""
 
     grpc_port: int = Field(default=50051, ge=0, le=65535)
     valkey_url: SecretStr = SecretStr("valkey://127.0.0.1:6379")
     vllm_url: str | None = None
     vllm_model: str = ""
     scopes_file: Path | None = None
+    session_seconds: int = Field(default=3600, ge=1, le=30 * 24 * 3600)
 
     @field_validator("valkey_url")
     @classmethod

@@ -73,7 +73,8 @@ class Prompt(Struct, frozen=True, kw_only=True):
     `system` and `shared` open all of them; `lens` is what a proposer of the task's role is told, `instructions` what each phase
     asks for, `verdict_schema` the form of a verdict, `proposal_schema` that of a proposal, empty for free text. `sandbox` is
     empty where code can be run, else it says why not; `policy` is the council's rules as JSON text, empty for none. `max_tokens`
-    is what a job may write, `temperature` how it samples. `hash` is over all of it when it was frozen.
+    is what a job may write, `temperature` how it samples. `superseded_by` names the decisions that stood in the place of required
+    ones. `hash` is over all of it when it was frozen.
     """
 
     system: str
@@ -86,6 +87,7 @@ class Prompt(Struct, frozen=True, kw_only=True):
     sandbox: str = ""
     policy: str = ""
     proposal_schema: str = ""
+    superseded_by: dict[str, str] = {}
     hash: str = ""
 
 

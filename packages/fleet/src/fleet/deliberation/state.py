@@ -97,12 +97,14 @@ class Scheduled(Struct, frozen=True):
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
-    """The prompt is frozen under this hash, and with it protocol and numbers."""
+    """The prompt is frozen under this hash, and with it protocol and numbers. `superseded_by` names the decisions that stand in
+    it in the place of ones that the task was to build on."""
 
     prompt_hash: str
     protocol: str
     numbers: dict[str, float]
     chosen_because: str
+    superseded_by: dict[str, str] = {}
 
 
 class PhaseOpened(Struct, frozen=True, kw_only=True):
@@ -222,6 +224,7 @@ def advance(state: Deliberation, event: DeliberationEvent) -> Deliberation:
                 protocol=event.protocol,
                 numbers=event.numbers,
                 chosen_because=event.chosen_because,
+                based_on=tuple(dict.fromkeys(event.superseded_by.get(base, base) for base in state.based_on)),
             )
         case PhaseOpened() if _may_turn(state, event.after):
             return replace(

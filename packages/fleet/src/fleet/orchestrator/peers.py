@@ -4,8 +4,9 @@ Every call has a deadline of its own and raises the FleetError of the answer's s
 """
 
 import contextlib
+import dataclasses
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -42,10 +43,18 @@ class Executor(Protocol):
         """Why no sandbox can be made; empty where one can. Raises Unavailable while it is not ready to say."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What context gives for a prompt. `superseded_by` names the decisions that stand in the place of required ones."""
+
+    blocks: tuple[ContextText, ...] = ()
+    superseded_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
 class Memory(Protocol):
     """context, as far as the orchestrator knows it."""
 
-    async def context_for(self, state: Deliberation, token_budget: int) -> tuple[ContextText, ...]:
+    async def context_for(self, state: Deliberation, token_budget: int) -> Given:
         """What the agents may see; raises Unavailable until the graph holds what the task depends on."""
 
     async def has_decision(self, decision_id: str) -> bool:
@@ -111,7 +120,7 @@ class MemoryClient:
         self._channel = channel(address)
         self._stub: context_pb2_grpc.ContextServiceAsyncStub = context_pb2_grpc.ContextServiceStub(self._channel)
 
-    async def context_for(self, state: Deliberation, token_budget: int) -> tuple[ContextText, ...]:
+    async def context_for(self, state: Deliberation, token_budget: int) -> Given:
         request = context_pb2.GetContextRequest(
             story_id=state.story_id,
             plan_id=state.plan_id,
@@ -122,7 +131,10 @@ class MemoryClient:
             required_decision_ids=state.based_on,
         )
         answer = await call(self._stub.GetContext(request, timeout=CALL_SECONDS), "context")
-        return tuple(ContextText(kind=block.kind, title=block.title, text=block.text) for block in answer.blocks)
+        return Given(
+            tuple(ContextText(kind=block.kind, title=block.title, text=block.text) for block in answer.blocks),
+            {one.source_id: one.superseded_by for one in answer.left_out if one.superseded_by},
+        )
 
     async def has_decision(self, decision_id: str) -> bool:
         request = context_pb2.ExplainDecisionRequest(decision_id=decision_id)

@@ -19,7 +19,7 @@ from fleet.deliberation.prompt import Prompt
 from fleet.deliberation.requests import prompt_bytes
 from fleet.deliberation.state import Deliberation, Prepared
 from fleet.orchestrator.clocks import Clock
-from fleet.orchestrator.peers import Executor, Memory
+from fleet.orchestrator.peers import Executor, Given, Memory
 from fleet.orchestrator.store import Store, prompt_key
 from fleet.recent import Recent
 from fleet_wire import topology
@@ -89,6 +89,7 @@ class Preparing:
             protocol=chosen.protocol,
             numbers=chosen.numbers,
             chosen_because=chosen.because,
+            superseded_by=prompt.superseded_by,
         )
 
     async def prompt(self, state: Deliberation) -> Prompt:
@@ -121,10 +122,10 @@ class Preparing:
                 raise Precondition(f"the prompt of {state.replay_of} is kept no longer: it cannot be replayed")
             prompt = rehashed(msgspec.structs.replace(old, sandbox=sandbox))
         else:
-            blocks = await self._memory.context_for(state, self._limits.token_budget) if state.plan_id else ()
+            given = await self._memory.context_for(state, self._limits.token_budget) if state.plan_id else Given()
             prompt = prompts.render(
                 state.task,
-                blocks,
+                given.blocks,
                 max_tokens=state.max_tokens or self._limits.max_tokens,
                 temperature=self._limits.temperature,
                 phase=state.story_phase if state.plan_id else None,
@@ -132,6 +133,8 @@ class Preparing:
                 policy=self._policies.get(state.task.role, ""),
                 response_schema=state.response_schema,
             )
+            if given.superseded_by:
+                prompt = rehashed(msgspec.structs.replace(prompt, superseded_by=dict(given.superseded_by)))
         choose(state, prompt)  # what cannot be had is refused before anything is frozen
         ttl = state.deadline - self._clock() + topology.RESULT_TTL
         try:

@@ -152,6 +152,7 @@ class LeftOut(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
     source_id: _builtins.str
     kind: _builtins.str
     """As of blocks."""
@@ -161,6 +162,8 @@ class LeftOut(_message.Message):
     """
     tokens: _builtins.int
     """How many of its tokens did not fit; 0 where the reason is another."""
+    superseded_by: _builtins.str
+    """Where a decision was superseded, the one that stands in its place."""
     def __init__(
         self,
         *,
@@ -168,10 +171,11 @@ class LeftOut(_message.Message):
         kind: _builtins.str = ...,
         reason: _builtins.str = ...,
         tokens: _builtins.int = ...,
+        superseded_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reason", b"reason", "source_id", b"source_id", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reason", b"reason", "source_id", b"source_id", "superseded_by", b"superseded_by", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1043,3 +1047,156 @@ class StoryVersion(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StoryVersion: _TypeAlias = StoryVersion  # noqa: Y015
+
+@_typing.final
+class RehydrateSessionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    STORY_ID_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    TOKEN_BUDGET_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Whoever asks under one id is told what is new to it. It is forgotten when it was not used for SESSION_SECONDS."""
+    story_id: _builtins.str
+    plan_id: _builtins.str
+    task_id: _builtins.str
+    """Empty for what concerns the plan as a whole."""
+    role: _builtins.str
+    phase: _builtins.str
+    token_budget: _builtins.int
+    """Of the blocks and, in what they leave, of the timeline: 64 to 1,000,000 tokens."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        story_id: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        role: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        token_budget: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "plan_id", b"plan_id", "role", b"role", "session_id", b"session_id", "story_id", b"story_id", "task_id", b"task_id", "token_budget", b"token_budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehydrateSessionRequest: _TypeAlias = RehydrateSessionRequest  # noqa: Y015
+
+@_typing.final
+class RehydrateSessionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TOKENIZER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    tokens: _builtins.int
+    """Of blocks and timeline together."""
+    tokenizer: _builtins.str
+    version: _builtins.int
+    hash: _builtins.str
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextBlock]: ...
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOut]: ...
+    @_builtins.property
+    def timeline(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineEntry]:
+        """Oldest first. Of what the role may see the newest that fits, at most 100."""
+
+    @_builtins.property
+    def since(self) -> Global___Since:
+        """Not set where nothing is known of the session, or no more."""
+
+    def __init__(
+        self,
+        *,
+        blocks: _abc.Iterable[Global___ContextBlock] | None = ...,
+        left_out: _abc.Iterable[Global___LeftOut] | None = ...,
+        timeline: _abc.Iterable[Global___TimelineEntry] | None = ...,
+        tokens: _builtins.int = ...,
+        tokenizer: _builtins.str = ...,
+        version: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        since: Global___Since | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "hash", b"hash", "left_out", b"left_out", "since", b"since", "timeline", b"timeline", "tokenizer", b"tokenizer", "tokens", b"tokens", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehydrateSessionResponse: _TypeAlias = RehydrateSessionResponse  # noqa: Y015
+
+@_typing.final
+class TimelineEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    kind: _builtins.str
+    """The event's type, such as planning.plan.approved or context.override."""
+    summary: _builtins.str
+    """One line; of a summary or a milestone that somebody wrote, all of it."""
+    version: _builtins.int
+    """What it gave the story."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        summary: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "event_id", b"event_id", "kind", b"kind", "summary", b"summary", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimelineEntry: _TypeAlias = TimelineEntry  # noqa: Y015
+
+@_typing.final
+class Since(_message.Message):
+    """What the session saw last, and which entries of the timeline came after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "event_ids", b"event_ids", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Since: _TypeAlias = Since  # noqa: Y015

@@ -60,6 +60,11 @@ class ContextServiceStub(object):
                 request_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextRequest.SerializeToString,
                 response_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextResponse.FromString,
                 _registered_method=True)
+        self.RehydrateSession = channel.unary_unary(
+                '/context.v1.ContextService/RehydrateSession',
+                request_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.RehydrateSessionRequest.SerializeToString,
+                response_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.RehydrateSessionResponse.FromString,
+                _registered_method=True)
 
 
 class ContextServiceServicer(object):
@@ -106,6 +111,14 @@ class ContextServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RehydrateSession(self, request, context):
+        """What GetContext would answer, built anew from the graph, with the story's timeline as far as the role may see it, and what of
+        it is new since this session asked last. Errors as of GetContext.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContextServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -133,6 +146,11 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     servicer.UpdateContext,
                     request_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextRequest.FromString,
                     response_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextResponse.SerializeToString,
+            ),
+            'RehydrateSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RehydrateSession,
+                    request_deserializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.RehydrateSessionRequest.FromString,
+                    response_serializer=fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.RehydrateSessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -271,6 +289,33 @@ class ContextService(object):
             '/context.v1.ContextService/UpdateContext',
             fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextRequest.SerializeToString,
             fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.UpdateContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RehydrateSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/context.v1.ContextService/RehydrateSession',
+            fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.RehydrateSessionRequest.SerializeToString,
+            fleet__wire_dot_gen_dot_context_dot_v1_dot_context__pb2.RehydrateSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

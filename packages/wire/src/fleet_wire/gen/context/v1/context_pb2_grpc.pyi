@@ -52,6 +52,10 @@ class ContextServiceStub:
     request_id again answers the same and writes nothing. ALREADY_EXISTS for another content under it; UNAVAILABLE where a part
     is away: what was applied until then stays, and the same call goes on from there.
     """
+    RehydrateSession: _grpc.UnaryUnaryMultiCallable[_context_pb2.RehydrateSessionRequest, _context_pb2.RehydrateSessionResponse]
+    """What GetContext would answer, built anew from the graph, with the story's timeline as far as the role may see it, and what of
+    it is new since this session asked last. Errors as of GetContext.
+    """
 
 @_typing.type_check_only
 class ContextServiceAsyncStub(ContextServiceStub):
@@ -76,6 +80,10 @@ class ContextServiceAsyncStub(ContextServiceStub):
     """Applies changes one by one, each whole or not at all; the answer says of each whether it was applied, or why not. The same
     request_id again answers the same and writes nothing. ALREADY_EXISTS for another content under it; UNAVAILABLE where a part
     is away: what was applied until then stays, and the same call goes on from there.
+    """
+    RehydrateSession: _aio.UnaryUnaryMultiCallable[_context_pb2.RehydrateSessionRequest, _context_pb2.RehydrateSessionResponse]  # type: ignore[assignment]
+    """What GetContext would answer, built anew from the graph, with the story's timeline as far as the role may see it, and what of
+    it is new since this session asked last. Errors as of GetContext.
     """
 
 class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -128,6 +136,16 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         """Applies changes one by one, each whole or not at all; the answer says of each whether it was applied, or why not. The same
         request_id again answers the same and writes nothing. ALREADY_EXISTS for another content under it; UNAVAILABLE where a part
         is away: what was applied until then stays, and the same call goes on from there.
+        """
+
+    @_abc_1.abstractmethod
+    def RehydrateSession(
+        self,
+        request: _context_pb2.RehydrateSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_pb2.RehydrateSessionResponse, _abc.Awaitable[_context_pb2.RehydrateSessionResponse]]:
+        """What GetContext would answer, built anew from the graph, with the story's timeline as far as the role may see it, and what of
+        it is new since this session asked last. Errors as of GetContext.
         """
 
 def add_ContextServiceServicer_to_server(servicer: ContextServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
