@@ -1,4 +1,4 @@
-"""`fleet context …`: what an agent sees of a story, and what it may see."""
+"""`fleet context …`: what an agent sees of a story and may see, and what people add to it."""
 
 import asyncio
 from collections.abc import Sequence

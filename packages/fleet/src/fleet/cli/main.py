@@ -59,7 +59,7 @@ COMMANDS = {
     "replay": Lazy("fleet.cli.replay:replay", "Decide a deliberation again under another protocol."),
     "eval": Lazy("fleet.cli.eval:evaluate", "Compare protocols on tasks with a known answer.", uses_stack=False),
     "decisions": Lazy("fleet.cli.decisions:app", "Find decisions and why they were taken, and decide otherwise."),
-    "context": Lazy("fleet.cli.context:app", "Show what an agent sees of a story, and what it may see."),
+    "context": Lazy("fleet.cli.context:app", "Show what an agent sees of a story and may see, and add to it."),
     "graph": Lazy("fleet.cli.graph:app", "Carry the whole memory out of a graph database, or into one."),
     "streams": Lazy("fleet.cli.streams:app", "Create the NATS streams, or check them."),
     "serve": Lazy("fleet.cli.serve:serve_command", "Run one service in this process.", uses_stack=False),
