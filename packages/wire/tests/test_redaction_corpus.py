@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet_wire.redaction import redact
+from fleet_wire import events
+from fleet_wire.redaction import redact, redact_struct
 
 LINES = (Path(__file__).with_name("redaction_corpus.txt")).read_text("utf-8").splitlines()
 TEXTS = [
@@ -45,3 +46,9 @@ def test_nearly_all_secrets_go_and_nearly_all_else_stays(capsys: pytest.CaptureF
             print(f"  taken:  {text!r}\n     made: {redacted(text)!r}")
     assert recall >= 0.98
     assert precision >= 0.98
+
+
+def test_what_is_found_in_a_text_is_found_in_the_texts_of_a_value() -> None:
+    alone = [redact(text) for text in PLAIN]
+    together = redact_struct(events.StoryText(title="", brief=PLAIN[0], acceptance=PLAIN))
+    assert (together.brief, together.acceptance) == (alone[0], alone)
