@@ -28,6 +28,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of the tables")
     parser.add_argument("--only", default=",".join(STORES), help=f"of {', '.join(STORES)}; comma between")
     parser.add_argument("--stories", type=int, help="of 50 decisions each, for another size of memory")
+    parser.add_argument(
+        "--data", type=Path, help="a folder that keeps what was filled, and is measured again the next time"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for the results (default bench/results)")
     given = parser.parse_args()
     wanted = given.only.split(",")
@@ -55,8 +58,9 @@ async def _bench(given: argparse.Namespace, wanted: list[str]) -> int:
             say(f"SKIPPED {store}: {reason}")
             results["notes"].append(f"{store} was not measured: {reason}")
             continue
-        say(f"fills the graph on {store}")
-        async with running(store, lambda graph: fill(graph, budget.stories, say)) as parts:
+        kept = given.data and given.data / f"{store}-{budget.stories}"
+        say(f"fills the graph on {store}" if kept is None or not kept.exists() else f"takes {kept}")
+        async with running(store, lambda graph: fill(graph, budget.stories, say), kept) as parts:
             results["stores"][store] = await measured(parts, budget, say)
     _save(given.out, results, say)
     print(json.dumps(results, indent=1) if given.json else report.markdown(results))

@@ -1,7 +1,9 @@
 """What is measured: the context service as a process, with the local stack's NATS and Valkey, on one of the two graph servers."""
 
+import asyncio
 import contextlib
 import dataclasses
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -49,26 +51,47 @@ def why_not(store: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(store: str, fill: Callable[[Graph], Awaitable[None]]) -> AsyncIterator[Running]:
-    """Starts the graph server in a folder that is removed at the end, has it filled, and then starts the service with all it
-    needs, on free ports. The embedded server is filled by a Java that is tuned for it, and measured as the stack starts it."""
+async def running(
+    store: str, fill: Callable[[Graph], Awaitable[None]], kept: Path | None = None
+) -> AsyncIterator[Running]:
+    """Starts the graph server in a folder that is removed at the end, has it filled, and then starts it anew with the service
+    and all that needs, on free ports. The embedded server is filled by a Java that is tuned for it, and measured as the stack
+    starts it. What `kept` holds is not filled again; what is filled is kept there."""
+    with tempfile.TemporaryDirectory(prefix="bench-context-") as temporary:
+        folder = Path(temporary) / store
+        if kept is None or not await asyncio.to_thread(_copied, kept, folder):
+            folder.mkdir()
+            async with _served(store, folder, ("graph",), FILLING_JAVA) as found:
+                await migrate(found.graph, "context", MIGRATIONS)
+                await fill(found.graph)
+            if kept is not None:
+                await asyncio.to_thread(_copied, folder, kept)
+        async with _served(store, folder, PARTS) as found:
+            yield found
+
+
+def _copied(source: Path, target: Path) -> bool:
+    """Whether the source was there to be copied."""
+    if source.exists():
+        shutil.copytree(source, target)
+    return source.exists()
+
+
+@contextlib.asynccontextmanager
+async def _served(store: str, folder: Path, parts: Sequence[str], java: str = "") -> AsyncIterator[Running]:
+    """These parts of a stack, with what an earlier one left in the folder."""
     # Another's settings must not lead the benchmark to another's servers.
     env = dict.fromkeys(("NATS_URL", "NEO4J_URI", "VALKEY_URL", "RAY_ADDRESS", "NATS_CREDS", "VLLM_URL"), "")
-    env["LOG_LEVEL"] = "WARNING"
+    env |= {"LOG_LEVEL": "WARNING"} | ({"_JAVA_OPTIONS": java} if java else {})
     with contextlib.ExitStack() as cleanup:
-        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="bench-context-")))
         pid = None
         if store == "neo4j":
-            (folder / "neo4j").mkdir()
+            (folder / "neo4j").mkdir(exist_ok=True)
             server = cleanup.enter_context(realparts.neo4j_server(folder / "neo4j", NEO4J_JAVA))
             assert server.process is not None
             pid = server.process.pid
             env |= server.env()
-        filling = {**env, "_JAVA_OPTIONS": FILLING_JAVA}
-        async with _started(folder / "stack", filling, ("graph",)) as (_, graph):
-            await migrate(graph, "context", MIGRATIONS)
-            await fill(graph)
-        async with _started(folder / "stack", env, PARTS) as (stack, graph):
+        async with _started(folder / "stack", env, parts) as (stack, graph):
             yield Running(stack, graph, pid or stack.part("graph").pid or 0)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import neo4j
-from neo4j.exceptions import ServiceUnavailable, TransientError
+from neo4j.exceptions import AuthError, ServiceUnavailable, TransientError
 
 from fleet.local.fulltext import make_index
 from fleet.settings import GraphSettings
@@ -200,10 +200,11 @@ def why_no_neo4j() -> str:
 
 @contextlib.contextmanager
 def neo4j_server(directory: Path, java: Sequence[str] = SHORT_LIVED) -> Iterator[GraphServer]:
-    """A Neo4j Community on the machine's Java, empty; see `why_no_neo4j`. `java` are the options of its Java."""
+    """A Neo4j Community on the machine's Java, empty or with what an earlier one left in the folder; see `why_no_neo4j`. `java`
+    are the options of its Java."""
     port = free_port()
     uri = f"bolt://{HOST}:{port}"
-    (directory / "conf").mkdir()
+    (directory / "conf").mkdir(exist_ok=True)
     settings = {
         "server.default_listen_address": HOST,
         "server.bolt.listen_address": f"{HOST}:{port}",
@@ -237,6 +238,8 @@ def _neo4j_takes_password(uri: str) -> bool:
             driver.execute_query(change, password=PASSWORD, database_="system")
     except (ServiceUnavailable, TransientError):
         return False
+    except AuthError:  # an earlier one replaced it
+        return True
     return True
 
 
