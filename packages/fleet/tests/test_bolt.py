@@ -40,6 +40,15 @@ async def test_what_was_written_is_read_as_it_was(store: Graph, unique: Callable
     assert await got(store, key) == [{"key": key, **values}]
 
 
+async def test_nodes_in_lists_and_maps_are_read_as_nodes_are(store: Graph, unique: Callable[[str], str]) -> None:
+    key = unique("key")
+    await put(store, key, words=["a", "b"])
+    query = "MATCH (n:BoltKept {key: $key}) RETURN collect(n) AS listed, {inner: n, none: null, words: n.words} AS map"
+    node = {"key": key, "words": ["a", "b"]}
+    [found] = await store.ask(query, key=key)
+    assert found == {"listed": [node], "map": {"inner": node, "none": None, "words": ["a", "b"]}}
+
+
 async def test_work_that_raises_leaves_nothing_and_its_error_comes_out(
     store: Graph, unique: Callable[[str], str]
 ) -> None:

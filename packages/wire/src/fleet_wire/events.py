@@ -480,6 +480,9 @@ def cut(text: str, max_bytes: int = MAX_CONTENT_BYTES) -> tuple[str, bool]:
 
     Unpaired surrogates, which JSON cannot carry, become U+FFFD.
     """
+    # Nearly all texts are so short that none need be encoded to see it: an escape takes 6 bytes, that of a sign 2.
+    if text.isascii() and len(text) * (2 if text.isprintable() else 6) + 2 <= max_bytes:
+        return text, False
     text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if len(_ENCODER.encode(text)) <= max_bytes:
         return text, False

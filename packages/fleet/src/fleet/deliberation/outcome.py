@@ -198,7 +198,7 @@ def _unopened(state: Deliberation) -> tuple[SkippedPhase, ...]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) < MAX_DETAIL_BYTES // 6 else events.cut(text, MAX_DETAIL_BYTES)[0]
+    return events.cut(text, MAX_DETAIL_BYTES)[0]
 
 
 def _short_check(check: Check) -> Check:
