@@ -137,6 +137,24 @@ async def test_a_plan_that_another_supersedes_is_cancelled_while_the_other_runs(
     assert [(one.task_id, one.reason) for one in plans["p1"].skipped] == [("b", "cancelled: superseded by p2")]
 
 
+async def test_a_superseded_plan_whose_event_comes_after_its_successors_runs_nothing(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    late = approved("p1", task("a"))
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        await server.publish(msgspec.structs.replace(approved("p2", task("a")), supersedes=["p1"]))
+        await until(lambda: ended(server, 1))
+        await server.publish(late)
+        await server.publish(approved("p3", task("a")))
+        await until(lambda: ended(server, 2))
+        superseded = await plan_of(parts, "p1")
+        assert superseded is not None
+        assert (superseded.status, superseded.tasks) == ("completed", ())
+        assert await parts.requests.deliberations(plan_id="p1") == []
+        await until(lambda: _no_markers(parts))
+    assert {state.plan_id for state in peers.executor.states.values()} == {"p2", "p3"}
+
+
 async def ended(server: Bus, count: int) -> dict[str, PlanCompleted]:
     found = await published(server, PLAN_COMPLETED)
     return {plan.plan_id: plan for plan in found} if len(found) == count else {}

@@ -9,7 +9,6 @@ import datetime as dt
 import msgspec
 import structlog
 
-from fleet.deliberation.plan import Cancelled
 from fleet.deliberation.state import DeadlinePassed, Deliberation, Job, JobEnded, SubmissionLost, waiting
 from fleet.orchestrator.deliberations import Deliberations
 from fleet.orchestrator.driver import Driver
@@ -46,8 +45,8 @@ class Handlers:
         await self.plans.open(event)
         self.plan_driver.wake(event.plan_id)
         for before in event.supersedes:
-            if await self.plans.fold(before, Cancelled(f"superseded by {event.plan_id}")) is not None:
-                self.plan_driver.wake(before)
+            await self.plans.supersede(before, event)
+            self.plan_driver.wake(before)
 
     async def on_result(self, result: AgentResult) -> None:
         """The DeliberationResultCollector: copies the result, counts its job, or records it as late.

@@ -69,6 +69,24 @@ class Plans:
             log.info("plan.approved", plan_id=event.plan_id, tasks=len(plan.tasks))
         return created
 
+    async def supersede(self, plan_id: str, by: PlanApproved) -> None:
+        """Cancels what runs of a plan that another supersedes. One that has no record yet gets one that is over, without tasks:
+        its own event, which may come after this one, then opens nothing."""
+        cancelled = rules.Cancelled(f"superseded by {by.plan_id}")
+        if await self.fold(plan_id, cancelled) is None:
+            now = self.clock()
+            over = Plan(
+                plan_id=plan_id,
+                story_id=by.story_id,
+                phase=by.story.phase,
+                tasks=(),
+                started_at=now,
+                status="completed",
+                ended_at=now,
+            )
+            if not (await self.records.create(plan_id, over))[1]:  # it was opened in between
+                await self.fold(plan_id, cancelled)
+
     def arrived(self, plan_id: str) -> None:
         """The graph holds the plan: what waits for that need wait no longer."""
         self._in_graph.put(plan_id, True)

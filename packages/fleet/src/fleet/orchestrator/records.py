@@ -53,7 +53,7 @@ class Records(Generic[S, E]):
     async def create(self, name: str, state: S) -> tuple[S, bool]:
         """Saves a new record; answers with the one that stands, and whether it is this one."""
         try:
-            revision = await self._bucket.create(self._rules.key(name), state)
+            revision = await self._bucket.create(self._rules.key(name), state, self._rules.ttl(state))
         except Conflict:
             found = await self.read(name)
             if found is None:
