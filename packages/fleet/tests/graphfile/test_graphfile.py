@@ -220,7 +220,9 @@ async def test_an_import_that_was_cut_off_goes_on_and_a_finished_one_does_nothin
 
     with pytest.raises(Unavailable, match="killed here"):
         await importing.imported(each, file, merge=False, dry_run=False, passed=die)
+    await each.write(lambda tx: rows(tx, "MATCH (s:Story) SET s.born = 'cached'"))
     counts = await bring(each, tmp_path / "file")
+    assert await each.ask("MATCH (s:Story {born: 'cached'}) RETURN s") == []
     assert 0 < counts.same == sum(passed) < lines and counts.added == lines - counts.same
     assert await export(each, tmp_path / "again") == whole
     counts = await bring(each, tmp_path / "file")
@@ -243,6 +245,11 @@ async def test_a_memory_that_is_there_is_refused_and_merged_only_where_asked(eac
     assert "Story story-1" in would.named and would.differing == len(would.named) and would.added > 10
     [row] = await each.ask("MATCH (s:Story {story_id: 'story-1'})-[:HAS_PLAN]->() RETURN s.title AS title")
     assert row["title"] == "Other"
+    held = await each.ask("MATCH (s:Story) RETURN s.born AS born")
+    assert len(held) == 2
+    assert "born-here" not in [row["born"] for row in held], (
+        "what was cached before the merge is not taken for what is there"
+    )
 
 
 async def test_a_dry_run_writes_nothing_at_all(each: Graph, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ MIGRATIONS = (
 
 _BEGUN = "MATCH (n:Import {sha256: $sha256}) RETURN n.begun_at AS begun_at"
 _BEGIN = "MERGE (n:Import {sha256: $sha256}) ON CREATE SET n.begun_at = $now"
+_RENEW = "MATCH (s:Story) SET s.born = $born RETURN count(s) AS count"
+"""`born` is part of the keys in the cache: what was cached of a story is found no more."""
 _HELD_NODES = "UNWIND $rows AS row MATCH (n:{label} {{{key}: row.key}}) RETURN row.at AS at, properties(n) AS held"
 _ADD_NODES = """
 UNWIND $rows AS row
@@ -73,12 +75,19 @@ async def imported(graph: Graph, file: form.Checked, merge: bool, dry_run: bool,
         for service, migrations in {**FORMS, "graphfile": MIGRATIONS}.items():
             await migrate(graph, service, migrations)
         await _write(graph, _BEGIN, sha256=file.end.sha256, now=clock.now().isoformat())
+        await _renew(graph)  # what a crash leaves half done is nowhere cached as it was before
     counts = Counts()
     for batch in _batches(form.lines(file.path)):
         for kind, alike in itertools.groupby(sorted(batch, key=_kind), key=_kind):
             await _bring(graph, kind, list(alike), counts, dry_run)
         passed(len(batch))
+    if not dry_run:
+        await _renew(graph)  # nor what a context service cached that was not stopped
     return counts
+
+
+async def _renew(graph: Graph) -> None:
+    await _write(graph, _RENEW, born=uuid.uuid4().hex)
 
 
 async def _bring(graph: Graph, kind: tuple[str, ...], alike: Sequence[Entry], counts: Counts, dry_run: bool) -> None:
