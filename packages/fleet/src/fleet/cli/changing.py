@@ -21,7 +21,12 @@ HINTS: client.Hints = {
     NotFound: "`fleet decisions list` names the decisions there are, `fleet story list` the stories",
     AlreadyExists: "the same --request-id was used for something else: take a new one",
 }
-_ERRORS: dict[str, type[FleetError]] = {"invalid": Invalid, "not_found": NotFound, "precondition": Precondition}
+_ERRORS: dict[str, type[FleetError]] = {
+    "invalid": Invalid,
+    "not_found": NotFound,
+    "precondition": Precondition,
+    "already_exists": AlreadyExists,
+}
 
 
 async def change(to: client.Clients, asked: context_pb2.Change, by: str, request_id: str, as_json: bool) -> int:

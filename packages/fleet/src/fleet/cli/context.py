@@ -6,11 +6,13 @@ from typing import Annotated, get_args
 
 import typer
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 
 from fleet.cli import client, safe, tables
 from fleet.cli.additions import add_affects, add_constraint, add_milestone, add_summary
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
+from fleet.cli.options import AsJson
 from fleet_wire import ids
 from fleet_wire.errors import Invalid, NotFound
 from fleet_wire.events import StoryPhase
@@ -29,8 +31,6 @@ app.command("add-constraint")(add_constraint)
 app.command("add-affects")(add_affects)
 app.command("add-summary")(add_summary)
 app.command("add-milestone")(add_milestone)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.command()
@@ -204,7 +204,7 @@ def _blocks(answer: context_pb2.GetContextResponse | context_pb2.RehydrateSessio
     for block in answer.blocks:
         title = f", {safe.line(block.title)}" if block.title else ""
         parts += [tables.heading(f"{block.kind} {safe.line(block.source_id)}{title}: {block.tokens} tokens")]
-        parts += [safe.text(block.text)]
+        parts += [Padding(safe.text(block.text), (0, 2))]  # so that no text looks like a heading
     if answer.left_out:
         parts += [tables.heading("left out"), _left_out(answer)]
     return parts
