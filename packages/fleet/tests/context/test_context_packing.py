@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import context_samples as samples
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.context import domain, packing, tables
+from fleet.context import blocks, domain, handlers, packing, tables
 from fleet.context.packing import CUT, Context
 from fleet.context.tokenizer import ESTIMATE, estimate
 from fleet.deliberation.lenses import lens
@@ -61,9 +62,8 @@ def constraint(name: str, content: str = "No new dependency.") -> domain.Decisio
 
 
 def milestone(number: int, role: str = "") -> domain.Milestone:
-    return domain.Milestone(
-        f"e{number}", "planning.story.created", f"2026-03-01T12:0{number}:00", f"step {number}", role
-    )
+    kind = "orchestration.deliberation.completed" if role else "context.milestone"
+    return domain.Milestone(f"e{number}", kind, f"2026-03-01T12:0{number}:00", f"step {number}", role)
 
 
 def facts(**parts: object) -> domain.Facts:
@@ -140,7 +140,7 @@ def test_blocks_hold_the_texts() -> None:
         "Decision c": "Set by grace.\n\nNo new dependency.",
         "Decision b": "Decided by the DEV council.\n\nUse Argon2.\n\nRationale: Best.",
         "Decision a": (
-            "Decided by grace, who overruled the DEV council.\n\n"
+            "Decided by grace, who overruled what was decided before.\n\n"
             "It was decided on what has since been overruled: dec-old.\n\nUse Argon2.\n\nRationale: Best."
         ),
         "": "The story is in TEST. 1 of the 2 tasks of its plan are decided.",
@@ -236,6 +236,24 @@ def test_what_a_scope_does_not_name_is_not_seen_and_named() -> None:
         )
     }
     assert found.omitted == ()
+
+
+def test_a_milestone_is_seen_by_who_sees_the_kind_that_it_tells_of() -> None:
+    scope = domain.Scope(kinds=("task", "milestone"), affects=("QA",))
+    for kind, tells_of in (*domain.TELLS_OF.items(), ("context.override", "constraint"), ("unknown", "")):
+        made = domain.Milestone("e1", kind, "", "s", "QA", tells_of=tells_of if kind == "context.override" else "")
+        wide = msgspec.structs.replace(scope, kinds=(*scope.kinds, tells_of))
+        assert blocks.told_in(wide, made) == bool(tells_of)
+        assert blocks.told_in(scope, made) == (tells_of == "milestone")
+        other = msgspec.structs.replace(wide, affects=())
+        assert blocks.told_in(other, made) == (tells_of not in ("decision", ""))
+
+
+def test_every_event_that_the_memory_records_tells_of_a_kind() -> None:
+    recorded = {kind.TYPE for kind in get_args(handlers.Remembered)}
+    said = {f"context.{kind}" for kind in ("override", "constraint", "affects", "summary", "milestone")}
+    assert set(domain.TELLS_OF) == recorded | said
+    assert set(domain.TELLS_OF.values()) <= set(domain.KINDS)
 
 
 def test_a_superseded_decision_is_named_and_what_overruled_it_stands_in_its_place() -> None:

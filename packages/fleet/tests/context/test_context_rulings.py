@@ -11,12 +11,12 @@ import pytest
 import pytest_asyncio
 
 from fleet.bolt import Graph, rows
+from fleet.context import blocks, domain, reading, search
 from fleet.context import graph as memory
-from fleet.context import reading, search
 from fleet.context.migrations import MIGRATIONS
 from fleet.context.rulings import Ruled, rule
 from fleet.migrations import migrate
-from fleet_wire import events
+from fleet_wire import events, ids
 from fleet_wire.errors import AlreadyExists, NotFound, Precondition
 
 
@@ -170,6 +170,25 @@ async def test_an_override_of_an_override_and_of_a_constraint_binds_and_affects_
     assert timeline[2]["summary"] == (
         f"ada overruled No new tables ({bound.decision_id}): Use bcrypt ({first.decision_id})"
     )
+
+
+async def test_what_overrules_a_constraint_is_seen_as_one_and_only_where_it_binds(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, plan = unique("story"), unique("plan")
+    await put(store, samples.plan_approved(story, plan, [samples.task("api"), samples.task("ui")]))
+    made = {}
+    for task in ("", "api"):
+        bound = await rule(store, samples.constraint(unique("r"), story, task and plan, task))
+        first = await rule(store, samples.override(unique("r"), bound.decision_id))
+        made[task] = (await rule(store, samples.override(unique("r"), first.decision_id))).decision_id
+    for task, binding in (("api", {made[""], made["api"]}), ("ui", {made[""]})):
+        found = await reading.reader(store).facts(samples.asked(story, plan, task, "DEV", "test", 2000, []))
+        assert {one.decision_id for one in found.constraints} == binding
+        assert (found.affecting, found.out_of_scope) == ((), ())
+    blind = domain.Scope(kinds=("task", "decision", "milestone"), affects=ids.ROLES)
+    assert [one.tells_of for one in found.milestones] == ["constraint"] * 5
+    assert not any(blocks.told_in(blind, one) for one in found.milestones)
 
 
 async def test_what_the_graph_does_not_have_is_not_found_and_nothing_is_written(

@@ -94,12 +94,10 @@ def told_in(scope: domain.Scope, milestone: domain.Milestone) -> bool:
 
 
 def _told(milestone: domain.Milestone) -> tuple[str, str]:
-    """The kind that an entry of the timeline tells of, and the council whose decision it is; empty for none."""
-    if milestone.kind == domain.CONSTRAINED:
-        return "constraint", ""
-    if milestone.kind == domain.SUMMARIZED:
-        return "summary", ""
-    return "decision" if milestone.role else "milestone", milestone.role
+    """The kind that an entry of the timeline tells of, and the council whose decision it is; empty for none. What is of no known
+    kind tells of none that a scope could name."""
+    tells_of = milestone.tells_of or domain.TELLS_OF.get(milestone.kind, "")
+    return tells_of, milestone.role if tells_of == "decision" else ""
 
 
 def _task(task: domain.Task) -> Candidate:
@@ -126,7 +124,7 @@ def _plan(plan: domain.Plan, task: domain.Task | None) -> Candidate:
 def _decision(decision: Decision, level: Level) -> Candidate:
     by = f"Decided by the {decision.role} council."
     if decision.kind != "council":
-        by = f"Decided by {decision.decided_by}, who overruled the {decision.role} council."
+        by = f"Decided by {decision.decided_by}, who overruled what was decided before."
     flag = ""
     if decision.relies_on_superseded:
         flag = f"It was decided on what has since been overruled: {', '.join(decision.relies_on_superseded)}."

@@ -18,8 +18,22 @@ from fleet_wire.errors import Invalid
 PHASES: tuple[str, ...] = get_args(events.StoryPhase)
 KINDS = ("task", "story", "plan", "constraint", "decision", "milestone", "summary", "role")
 """Of blocks, in the order in which they stand in a context: what all seats of all roles share first, the role's lens last."""
-CONSTRAINED, SUMMARIZED = "context.constraint", "context.summary"
-"""Kinds of a timeline's events: a person's constraint, and a summary of where the story stands."""
+SUMMARIZED = "context.summary"
+"""Kind of a timeline's event: a summary of where the story stands."""
+TELLS_OF = {
+    events.StoryCreated.TYPE: "story",
+    events.StoryTransitioned.TYPE: "story",
+    events.PlanApproved.TYPE: "plan",
+    events.PlanCompleted.TYPE: "plan",
+    events.DeliberationCompleted.TYPE: "decision",
+    events.DeliberationFailed.TYPE: "decision",
+    "context.override": "decision",
+    "context.affects": "decision",
+    "context.constraint": "constraint",
+    "context.milestone": "milestone",
+    SUMMARIZED: "summary",
+}
+"""The kind of block that each kind of a timeline's events tells of; a ruling on what binds says it of itself."""
 LEAST_BUDGET, GREATEST_BUDGET = 64, 1_000_000
 
 
@@ -137,7 +151,7 @@ class Plan:
 @dataclasses.dataclass(frozen=True)
 class Milestone:
     """An event of the story's timeline in one line. `role` is the council's that decided, empty where none did; `text` is what
-    a note says, whole."""
+    a note says, whole; `tells_of` is set where it is not as TELLS_OF says of its kind."""
 
     event_id: str
     kind: str
@@ -145,6 +159,7 @@ class Milestone:
     summary: str
     role: str = ""
     text: str = ""
+    tells_of: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

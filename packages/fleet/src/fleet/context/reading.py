@@ -26,6 +26,7 @@ MATCH (s:Story {story_id: id})
 RETURN id, s.born AS born, s.version AS version"""
 _STORY = "MATCH (s:Story {story_id: $story_id}) RETURN s"
 _TASK = "MATCH (t:Task {key: $key}) RETURN t"
+# What binds a task or the story is no decision that affects the story, whoever overruled it since.
 # The version is taken before all else is looked at: what is written meanwhile shows in it afterwards.
 _FACTS = """
 UNWIND $requests AS q
@@ -39,7 +40,7 @@ OPTIONAL MATCH (x:Decision)-[:CONSTRAINS]->(s) WHERE x.superseded_by IS NULL
 WITH q, s, born, version, p, t, depended_on, collect(x) AS of_story
 OPTIONAL MATCH (y:Decision)-[:CONSTRAINS]->(t) WHERE y.superseded_by IS NULL
 WITH q, s, born, version, p, t, depended_on, of_story, collect(y) AS of_task
-OPTIONAL MATCH (v:Decision)-[:AFFECTS]->(s) WHERE v.superseded_by IS NULL AND v.kind <> 'constraint'
+OPTIONAL MATCH (v:Decision)-[:AFFECTS]->(s) WHERE v.superseded_by IS NULL AND NOT (v)-[:CONSTRAINS]->()
 WITH q, s, born, version, p, t, depended_on, of_story, of_task, v ORDER BY v.decided_at DESC, v.decision_id
 RETURN q.number AS number, born, version, s, p, t, depended_on, of_story + of_task AS constraints,
        collect(CASE WHEN v.role IN q.roles THEN v END)[..$most] AS affecting,
@@ -234,9 +235,6 @@ def _checked(
                 f"required_decision_ids: {decision.decision_id} is not a decision of story {request.story_id}"
             )
     depended_on = [known[node["decision_id"]] for node in row["depended_on"]]
-    constraints = _decisions(row["constraints"])
-    # What overruled a constraint binds as it did; it affects its story like any decision.
-    binding = {constraint.decision_id for constraint in constraints}
     return domain.Facts(
         head=domain.StoryHead(request.story_id, row["born"], row["version"]),
         story=_story(row["s"]),
@@ -249,9 +247,9 @@ def _checked(
             for decision in (*required, *depended_on)
             if (standing := _standing(decision, known)) is not decision
         },
-        affecting=tuple(it for it in _decisions(row["affecting"]) if it.decision_id not in binding),
-        out_of_scope=tuple(id for id in row["out_of_scope"] if id not in binding),
-        constraints=constraints,
+        affecting=_decisions(row["affecting"]),
+        out_of_scope=tuple(row["out_of_scope"]),
+        constraints=_decisions(row["constraints"]),
         milestones=tuple(_milestone(node) for node in timeline.get("milestones", ())),
         summary=next((_milestone(node) for node in timeline.get("summaries", ())), None),
     )

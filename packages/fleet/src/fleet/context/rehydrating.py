@@ -16,7 +16,7 @@ from fleet_wire.errors import Unavailable
 _TIMELINE = """
 MATCH (e:Event {story_id: $story_id}) WHERE e.version <= $version
 RETURN e.event_id AS event_id, e.kind AS kind, e.at AS at, e.summary AS summary, e.role AS role, e.text AS text,
-       e.version AS version
+       e.version AS version, e.tells_of AS tells_of
 ORDER BY e.at DESC, e.event_id LIMIT $most"""
 MOST_ENTRIES = 100
 """Of a timeline, the newest."""
@@ -85,7 +85,9 @@ async def _timeline(memory: Graph, head: domain.StoryHead) -> list[Entry]:
 
 
 def _entry(row: dict[str, Any]) -> Entry:
-    told = domain.Milestone(row["event_id"], row["kind"], row["at"], row["summary"], row["role"] or "")
+    told = domain.Milestone(
+        row["event_id"], row["kind"], row["at"], row["summary"], row["role"] or "", tells_of=row["tells_of"] or ""
+    )
     return Entry(told, row["text"] or told.summary, row["version"])
 
 

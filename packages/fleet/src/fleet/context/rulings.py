@@ -50,7 +50,8 @@ RETURN s.story_id AS story_id"""
 _TAKE_BOUND = """
 MATCH (old:Decision {decision_id: $old})-[:CONSTRAINS]->(bound)
 MERGE (c:Decision {decision_id: $decision_id})
-CREATE (c)-[:CONSTRAINS]->(bound)"""
+CREATE (c)-[:CONSTRAINS]->(bound)
+RETURN c.decision_id AS id"""
 _AFFECT = """
 MERGE (c:Decision {decision_id: $decision_id})
 MERGE (s:Story {story_id: $story_id})
@@ -129,11 +130,11 @@ async def rule(graph: Graph, ruling: Ruling) -> Ruled:
                 raise AlreadyExists(f"ruling {ruling.ruling_id} is there already, with another content")
             before = msgspec.json.decode(found["ruled"], type=Ruled)
             return msgspec.structs.replace(before, new=False)
-        ruled, affected, role, summary = await _STEPS[ruling.kind](tx, ruling)
+        ruled, affected, said = await _STEPS[ruling.kind](tx, ruling)
         stories = {*affected, *await reliance.stories_of(tx, ruled.flagged)}
         versions = await reliance.raise_stories(tx, sorted(stories))
         ruled = msgspec.structs.replace(ruled, versions=_own_first(versions, ruled.story_id))
-        events = _events(ruling, ruled, affected, {"fingerprint": fingerprint, "role": role, "summary": line(summary)})
+        events = _events(ruling, ruled, affected, {**said, "fingerprint": fingerprint})
         await rows(tx, _CLOSE, events=events)
         return ruled
 
@@ -145,8 +146,13 @@ async def rule(graph: Graph, ruling: Ruling) -> Ruled:
         return await graph.write(work)
 
 
-_Step = tuple[Ruled, list[str], str, str]
-"""What was done, the stories that the decision affects, the council that the decision is of, and the line for their timelines."""
+_Step = tuple[Ruled, list[str], dict[str, str]]
+"""What was done, the stories that the decision affects, and what their timelines say of it."""
+
+
+def _said(tells_of: str, role: str, text: str) -> dict[str, str]:
+    """The kind of block that the ruling is about, the council that decided, and the line."""
+    return {"tells_of": tells_of, "role": role, "summary": line(text)}
 
 
 async def _override(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
@@ -155,7 +161,7 @@ async def _override(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
     belongs = {name: old[name] for name in ("story_id", "plan_id", "task_id", "role")}
     await rows(tx, _DECIDE, decision_id=ruling.made, values=_values(ruling, belongs))
     await rows(tx, _SUPERSEDE, **names)
-    await rows(tx, _TAKE_BOUND, **names)
+    binds = bool(await rows(tx, _TAKE_BOUND, **names))
     affected = [row["story_id"] for row in await rows(tx, _TAKE_STORIES, **names)]
     dependent = await rows(tx, _DEPENDENT, old=ruling.decision_id)
     flagged = await reliance.flag(tx, {row["id"]: {ruling.decision_id} for row in dependent})
@@ -167,7 +173,7 @@ async def _override(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
         flagged=tuple(flagged),
     )
     text = f"{ruling.by} overruled {old['title']} ({ruling.decision_id}): {ruling.title} ({ruling.made})"
-    return ruled, affected, old["role"], text
+    return ruled, affected, _said("constraint" if binds else "decision", old["role"], text)
 
 
 async def _constraint(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
@@ -192,7 +198,7 @@ async def _constraint(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Ste
         await rows(tx, _BIND_STORY, decision_id=ruling.made, story_id=ruling.story_id)
     ruled = Ruled(decision_id=ruling.made, story_id=ruling.story_id, plan_id=ruling.plan_id)
     text = f"{ruling.by} bound {ruling.task_id or 'the story'}: {ruling.title} ({ruling.made})"
-    return ruled, [ruling.story_id], role, text
+    return ruled, [ruling.story_id], _said("constraint", role, text)
 
 
 async def _affects(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
@@ -201,7 +207,7 @@ async def _affects(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
     await rows(tx, _AFFECT, decision_id=ruling.decision_id, story_id=ruling.story_id)
     ruled = Ruled(decision_id=ruling.decision_id, story_id=ruling.story_id, plan_id="")
     text = f"{ruling.by}: {decision['title']} ({ruling.decision_id}) affects story {ruling.story_id}"
-    return ruled, [ruling.story_id], decision["role"], text
+    return ruled, [ruling.story_id], _said("decision", decision["role"], text)
 
 
 _STEPS = {"override": _override, "constraint": _constraint, "affects": _affects}
