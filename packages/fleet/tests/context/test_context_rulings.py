@@ -146,18 +146,23 @@ async def test_an_override_of_an_override_and_of_a_constraint_binds_and_affects_
     store: Graph, unique: Callable[[str], str]
 ) -> None:
     story, other, plan = unique("story"), unique("other"), unique("plan")
-    await put(store, samples.plan_approved(story, plan, [samples.task("api")]), samples.story_created(other))
+    base = samples.completed(story, plan, "arch", "ARCHITECT")
+    await put(store, samples.plan_approved(story, plan, [samples.task("api")]), samples.story_created(other), base)
     bound = await rule(store, samples.constraint(unique("r"), story, plan, "api"))
-    widened = await rule(store, samples.affects(unique("r"), bound.decision_id, other))
-    assert (widened.decision_id, list(widened.versions)) == (bound.decision_id, [other])
-    first = await rule(store, samples.override(unique("r"), bound.decision_id))
-    second = await rule(store, samples.override(unique("r"), first.decision_id))
-    for made in (bound, first, second):
-        assert await linked(store, made.decision_id, "CONSTRAINS") == [f"{plan}/api"]
-        assert await linked(store, made.decision_id, "AFFECTS") == sorted([story, other])
-    assert second.superseded == (first.decision_id,)
-    with pytest.raises(Precondition, match=f"superseded by {second.decision_id}"):
-        await rule(store, samples.affects(unique("r"), first.decision_id, other))
+    widened = await rule(store, samples.affects(unique("r"), base.decision_id, other))
+    assert (widened.decision_id, list(widened.versions)) == (base.decision_id, [other])
+    for decision, binds, affected in (
+        (bound.decision_id, [f"{plan}/api"], [story]),
+        (base.decision_id, [], sorted([story, other])),
+    ):
+        first = await rule(store, samples.override(unique("r"), decision))
+        second = await rule(store, samples.override(unique("r"), first.decision_id))
+        for made in (decision, first.decision_id, second.decision_id):
+            assert await linked(store, made, "CONSTRAINS") == binds
+            assert await linked(store, made, "AFFECTS") == affected
+        assert second.superseded == (first.decision_id,)
+        with pytest.raises(Precondition, match=f"superseded by {second.decision_id}"):
+            await rule(store, samples.affects(unique("r"), first.decision_id, other))
     timeline = await store.ask(
         "MATCH (e:Event {story_id: $id}) RETURN e.kind AS kind, e.summary AS summary ORDER BY e.version", id=other
     )
@@ -168,8 +173,18 @@ async def test_an_override_of_an_override_and_of_a_constraint_binds_and_affects_
         "context.override",
     ]
     assert timeline[2]["summary"] == (
-        f"ada overruled No new tables ({bound.decision_id}): Use bcrypt ({first.decision_id})"
+        f"ada overruled Decision on arch ({base.decision_id}): Use bcrypt ({first.decision_id})"
     )
+
+
+async def test_what_binds_one_story_is_not_said_to_affect_another(store: Graph, unique: Callable[[str], str]) -> None:
+    story, other = unique("story"), unique("other")
+    await put(store, samples.story_created(story), samples.story_created(other))
+    bound = await rule(store, samples.constraint(unique("r"), story))
+    ruled = await rule(store, samples.override(unique("r"), bound.decision_id))
+    with pytest.raises(Precondition, match=f"is a constraint: bind story {other} with one of its own"):
+        await rule(store, samples.affects(unique("r"), ruled.decision_id, other))
+    assert await head(store, other) == 1
 
 
 async def test_what_overrules_a_constraint_is_seen_as_one_and_only_where_it_binds(

@@ -52,6 +52,7 @@ MATCH (old:Decision {decision_id: $old})-[:CONSTRAINS]->(bound)
 MERGE (c:Decision {decision_id: $decision_id})
 CREATE (c)-[:CONSTRAINS]->(bound)
 RETURN c.decision_id AS id"""
+_BINDS = "MATCH (c:Decision {decision_id: $decision_id})-[:CONSTRAINS]->(bound) RETURN count(bound) AS count"
 _AFFECT = """
 MERGE (c:Decision {decision_id: $decision_id})
 MERGE (s:Story {story_id: $story_id})
@@ -119,7 +120,8 @@ async def rule(graph: Graph, ruling: Ruling) -> Ruled:
     """Writes a ruling in one transaction, once.
 
     Raises NotFound for a decision, story or task that the graph does not have, Precondition for a decision that is superseded
-    already, naming by what, AlreadyExists for another ruling under the same id, Unavailable while the database is away.
+    already, naming by what, and for a constraint that is to affect a further story, AlreadyExists for another ruling under the
+    same id, Unavailable while the database is away.
     """
     fingerprint = _fingerprint(ruling)
 
@@ -204,6 +206,10 @@ async def _constraint(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Ste
 async def _affects(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
     decision = await _standing(tx, ruling.decision_id)
     await check_story(tx, ruling.story_id)
+    if (await rows(tx, _BINDS, decision_id=ruling.decision_id))[0]["count"]:
+        raise Precondition(
+            f"decision {ruling.decision_id} is a constraint: bind story {ruling.story_id} with one of its own"
+        )
     await rows(tx, _AFFECT, decision_id=ruling.decision_id, story_id=ruling.story_id)
     ruled = Ruled(decision_id=ruling.decision_id, story_id=ruling.story_id, plan_id="")
     text = f"{ruling.by}: {decision['title']} ({ruling.decision_id}) affects story {ruling.story_id}"
