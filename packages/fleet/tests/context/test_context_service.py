@@ -350,6 +350,9 @@ async def test_it_waits_for_its_streams_and_says_so(
                     await asyncio.sleep(0.05)
         assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
         assert "PLANNING_EVENTS does not exist" in (refused.value.details() or "")
+        with pytest.raises(grpc.aio.AioRpcError) as wrong:
+            await service.stub.UpdateContext(context_pb2.UpdateContextRequest(request_id="r", actor="ada"))
+        assert wrong.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_it_is_not_ready_while_the_graph_is_away_and_recovers(

@@ -10,6 +10,7 @@ from fleet.bolt import Graph
 from fleet.context import (
     blocks,
     changemessages,
+    changes,
     domain,
     handlers,
     packing,
@@ -151,10 +152,11 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
     async def UpdateContext(  # type: ignore[override, unused-ignore]
         self, request: context_pb2.UpdateContextRequest, context: Any
     ) -> context_pb2.UpdateContextResponse:
+        asked = [changemessages.change_of(change) for change in request.changes]
+        changes.check_request(request.request_id, request.actor, asked)
         self._readiness.require()
         if self.publish is None:
             raise Unavailable("nats: not connected yet")
-        asked = [changemessages.change_of(change) for change in request.changes]
         results = await updating.update(
             request.request_id, request.actor, asked, self._memory, self._cache, self.publish, clock.now()
         )
