@@ -9,8 +9,9 @@ import pytest_asyncio
 import valkey.asyncio
 from test_context_service import Service, eventually, running
 
-from fleet.context import rehydrating, scopes
+from fleet.context import reading, rehydrating, scopes
 from fleet.context.domain import Milestone
+from fleet.context.projection import SUMMARY_CHARS
 from fleet.context.rehydrating import Entry
 from fleet.settings import GraphSettings
 from fleet_wire.bus import Bus
@@ -128,6 +129,13 @@ async def test_what_is_wrong_or_unknown_is_refused_as_for_a_context(
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await service.stub.RehydrateSession(asked("s", story, plan, **bad))
         assert refused.value.code() == code
+
+
+def test_a_line_of_an_earlier_release_is_shown_redacted_and_cut() -> None:
+    node = {"event_id": "e1", "kind": "k", "summary": f"council decided password: hunter2secret {'x' * 400}"}
+    told = reading.milestone_of(node)
+    assert "hunter2secret" not in told.summary and len(told.summary) == SUMMARY_CHARS
+    assert reading.milestone_of({"event_id": "e1", "kind": "k", "summary": told.summary}) == told
 
 
 def test_the_newest_entries_that_fit_are_kept_without_a_gap() -> None:

@@ -13,6 +13,7 @@ import neo4j
 from fleet.batching import Batches
 from fleet.bolt import Graph, is_answer, rows
 from fleet.context import domain
+from fleet.context.projection import line
 from fleet.context.related import Related, related
 from fleet_wire import events
 from fleet_wire.errors import FleetError, Invalid, NotFound, Unavailable
@@ -250,8 +251,8 @@ def _checked(
         affecting=_decisions(row["affecting"]),
         out_of_scope=tuple(row["out_of_scope"]),
         constraints=_decisions(row["constraints"]),
-        milestones=tuple(_milestone(node) for node in timeline.get("milestones", ())),
-        summary=next((_milestone(node) for node in timeline.get("summaries", ())), None),
+        milestones=tuple(milestone_of(node) for node in timeline.get("milestones", ())),
+        summary=next((milestone_of(node) for node in timeline.get("summaries", ())), None),
     )
 
 
@@ -310,9 +311,12 @@ def _plan(node: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> domain
     return domain.Plan(node["plan_id"], node["plan_version"], node["approved_by"], tuple(planned))
 
 
-def _milestone(node: dict[str, Any]) -> domain.Milestone:
+def milestone_of(node: Mapping[str, Any]) -> domain.Milestone:
+    """An entry of a timeline from the properties of its node."""
     names = (field.name for field in dataclasses.fields(domain.Milestone))
-    return domain.Milestone(**{name: node.get(name) or "" for name in names})
+    told = domain.Milestone(**{name: node.get(name) or "" for name in names})
+    # The line of what an earlier release wrote was made of what stood in the graph.
+    return dataclasses.replace(told, summary=line(told.summary))
 
 
 def _task(node: dict[str, Any]) -> domain.Task:

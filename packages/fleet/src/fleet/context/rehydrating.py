@@ -15,8 +15,7 @@ from fleet_wire.errors import Unavailable
 # What was written since the story was read stands in no pack of that version, and so not in its timeline.
 _TIMELINE = """
 MATCH (e:Event {story_id: $story_id}) WHERE e.version <= $version
-RETURN e.event_id AS event_id, e.kind AS kind, e.at AS at, e.summary AS summary, e.role AS role, e.text AS text,
-       e.version AS version, e.tells_of AS tells_of
+RETURN e
 ORDER BY e.at DESC, e.event_id LIMIT $most"""
 MOST_ENTRIES = 100
 """Of a timeline, the newest."""
@@ -81,14 +80,12 @@ def newest_within(found: Iterable[Entry], counts: Iterable[int], room: int) -> t
 
 async def _timeline(memory: Graph, head: domain.StoryHead) -> list[Entry]:
     rows = await memory.ask(_TIMELINE, story_id=head.story_id, version=head.version, most=MOST_ENTRIES)
-    return [_entry(row) for row in rows]
+    return [_entry(row["e"]) for row in rows]
 
 
-def _entry(row: dict[str, Any]) -> Entry:
-    told = domain.Milestone(
-        row["event_id"], row["kind"], row["at"], row["summary"], row["role"] or "", tells_of=row["tells_of"] or ""
-    )
-    return Entry(told, row["text"] or told.summary, row["version"])
+def _entry(node: dict[str, Any]) -> Entry:
+    told = reading.milestone_of(node)
+    return Entry(told, told.text or told.summary, node["version"])
 
 
 async def _counts(texts: Sequence[str], counted_by: str, tokenizer: Tokenizer) -> list[int]:
