@@ -131,6 +131,30 @@ async def test_what_is_wrong_or_unknown_is_refused_as_for_a_context(
         assert refused.value.code() == code
 
 
+async def test_what_is_new_but_does_not_fit_the_budget_is_named(
+    service: Service, bus: Bus, unique: Callable[[str], str]
+) -> None:
+    story, plan, session = unique("story"), unique("plan"), unique("session")
+    await planned(service, bus, story, plan)
+    await service.stub.RehydrateSession(asked(session, story, plan))
+    for number in (1, 2):
+        await change(service, unique("r"), milestone={"story_id": story, "text": f"{number} " + "done " * 2000})
+    tight = await service.stub.RehydrateSession(asked(session, story, plan, token_budget=1000))
+    assert tight.timeline == [] and len(tight.since.event_ids) == 2
+    again = await service.stub.RehydrateSession(asked(session, story, plan, token_budget=1000))
+    assert list(again.since.event_ids) == []
+
+
+async def test_a_timeline_reaches_past_what_the_scope_hides(
+    service: Service, bus: Bus, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehydrating, "MOST_ENTRIES", 1)
+    story, plan = unique("story"), unique("plan")
+    await planned(service, bus, story, plan)
+    answer = await service.stub.RehydrateSession(asked("s", story, plan, role="DEV", phase="test"))
+    assert [entry.kind for entry in answer.timeline] == ["planning.plan.approved"]
+
+
 def test_a_line_of_an_earlier_release_is_shown_redacted_and_cut() -> None:
     node = {"event_id": "e1", "kind": "k", "summary": f"council decided password: hunter2secret {'x' * 400}"}
     told = reading.milestone_of(node)

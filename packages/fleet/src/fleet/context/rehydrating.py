@@ -16,9 +16,9 @@ from fleet_wire.errors import Unavailable
 _TIMELINE = """
 MATCH (e:Event {story_id: $story_id}) WHERE e.version <= $version
 RETURN e
-ORDER BY e.at DESC, e.event_id LIMIT $most"""
+ORDER BY e.at DESC, e.event_id SKIP $skip LIMIT $most"""
 MOST_ENTRIES = 100
-"""Of a timeline, the newest."""
+"""Of a timeline, the newest in scope; and as many are read at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Entry:
 @dataclasses.dataclass(frozen=True)
 class Rehydrated:
     """The pack, and of the timeline what is in scope and fits what the pack leaves of the budget: oldest first, the newest kept.
-    `tokens` are of both. `since` is the session's last look, None where nothing is known of one, `new` what came after it."""
+    `tokens` are of both. `since` is the session's last look, None where nothing is known of one; `new` is what came after it,
+    also what did not fit."""
 
     context: packing.Context
     timeline: tuple[Entry, ...]
@@ -55,14 +56,14 @@ async def rehydrate(
     that Valkey is asked for, and without it nothing is known to be new."""
     facts = await reader.facts(request)
     context = await handlers.counted(request, facts, tokenizer)
-    found = [entry for entry in await _timeline(memory, facts.head) if told_in(request.scope, entry.told)]
+    found = await timeline_of(memory, facts.head, request.scope)
     counts = await _counts([entry.text for entry in found], context.tokenizer, tokenizer)
     timeline, tokens = newest_within(found, counts, request.token_budget - context.tokens)
     since = await sessions.last(session_id, request.story_id)
     if since is not None and since.born != facts.head.born:
         since = None
     await sessions.saw(session_id, request.story_id, Seen(facts.head.born, facts.head.version, now))
-    new = tuple(entry for entry in timeline if since is not None and entry.version > since.version)
+    new = tuple(entry for entry in reversed(found) if since is not None and entry.version > since.version)
     return Rehydrated(context, timeline, context.tokens + tokens, since, new)
 
 
@@ -78,9 +79,18 @@ def newest_within(found: Iterable[Entry], counts: Iterable[int], room: int) -> t
     return tuple(reversed(kept)), tokens
 
 
-async def _timeline(memory: Graph, head: domain.StoryHead) -> list[Entry]:
-    rows = await memory.ask(_TIMELINE, story_id=head.story_id, version=head.version, most=MOST_ENTRIES)
-    return [_entry(row["e"]) for row in rows]
+async def timeline_of(memory: Graph, head: domain.StoryHead, scope: domain.Scope) -> list[Entry]:
+    """The newest entries that the scope allows, newest first."""
+    found: list[Entry] = []
+    skip = 0
+    while len(found) < MOST_ENTRIES:
+        page = await memory.ask(_TIMELINE, story_id=head.story_id, version=head.version, skip=skip, most=MOST_ENTRIES)
+        entries = [_entry(row["e"]) for row in page]
+        found += [entry for entry in entries if told_in(scope, entry.told)]
+        skip += len(page)
+        if len(page) < MOST_ENTRIES:
+            break
+    return found[:MOST_ENTRIES]
 
 
 def _entry(node: dict[str, Any]) -> Entry:
