@@ -12,7 +12,7 @@ from fleet.bolt import Graph, rows
 from fleet.context import graph as memory
 from fleet.context import handlers, updating
 from fleet.context.cache import ContextCache
-from fleet.context.changes import Affects, Change, Constraint, Milestone, Nothing, Override, Result, Summary
+from fleet.context.changes import Affects, Change, Constraint, Milestone, Nothing, Override, Result, Summary, Version
 from fleet.context.migrations import MIGRATIONS
 from fleet.migrations import migrate
 from fleet_wire import events
@@ -80,6 +80,16 @@ async def test_an_override_supersedes_and_flags_and_tells_of_both(world: World, 
     assert (told.story_id, told.plan_id, told.deliberation_id, told.version) == (world.story, world.plan, "", 5)
     assert (told.superseded, told.flagged) == ([world.api.decision_id], [world.test.decision_id])
     assert {result.id, world.api.decision_id, world.test.decision_id, world.story} == set(told.changed)
+
+
+async def test_very_many_flags_are_told_of_in_several_events_that_fit(world: World) -> None:
+    flagged = tuple(f"dec-{number:060d}" for number in range(9000))
+    result = Result(id="dec-new", superseded=("dec-old",), flagged=flagged, stories=(Version(world.story, 5),))
+    await updating._tell(result, world.cache, world.publish)
+    assert [name for told in world.published for name in told.flagged] == list(flagged)
+    assert len({told.message_id() for told in world.published}) == len(world.published)
+    assert max(len(events.encode(told)) for told in world.published) < events.MAX_MESSAGE_BYTES / 2
+    assert all(told.superseded == ["dec-old"] and "dec-new" in told.changed for told in world.published)
 
 
 async def test_each_change_is_answered_by_itself(world: World, unique: Callable[[str], str]) -> None:

@@ -20,6 +20,9 @@ from fleet_wire.redaction import redact
 
 log = structlog.get_logger(__name__)
 
+MOST_FLAGGED = 1000
+"""Decisions in one event: each stands in it twice, with an id of 64 characters at most, and an event has 512 KiB."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Asking:
@@ -114,20 +117,23 @@ def _ruling(change: Override | Constraint | Affects, asking: Asking) -> Ruling:
 
 
 async def _tell(result: Result, cache: ContextCache, publish: Publish) -> None:
-    """Forgets what is held of the stories, and tells of the change in each of them: also of one that no story is affected by."""
+    """Forgets what is held of the stories, and tells of the change in each of them: also of one that no story is affected by.
+    Decisions that are too many for one event are told of in several."""
     if not result.applied:
         return
+    parts = [result.flagged[at : at + MOST_FLAGGED] for at in range(0, len(result.flagged), MOST_FLAGGED)] or [()]
     for number, story in enumerate(result.stories or (Version("", 0),)):
         if story.story_id:
             await cache.forget(story.story_id)
-        named = {story.story_id, result.id, *result.superseded, *result.flagged} - {""}
-        await publish(
-            domain.update_of(
-                named,
-                story.version,
-                story.story_id,
-                plan_id="" if number else result.plan_id,
-                superseded=result.superseded,
-                flagged=result.flagged,
+        for flagged in parts:
+            named = {story.story_id, result.id, *result.superseded, *flagged} - {""}
+            await publish(
+                domain.update_of(
+                    named,
+                    story.version,
+                    story.story_id,
+                    plan_id="" if number else result.plan_id,
+                    superseded=result.superseded,
+                    flagged=flagged,
+                )
             )
-        )
