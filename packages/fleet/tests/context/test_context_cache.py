@@ -157,6 +157,24 @@ async def test_a_cache_that_is_away_costs_nothing_but_time_and_is_used_again_whe
     assert said == ["cache: unreachable, contexts come from the graph", "cache: reachable again"]
 
 
+async def test_a_cache_that_takes_no_writes_is_told_of_once(
+    store: Graph, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    request = await a_plan(store, unique)
+    with realparts.valkey_server(tmp_path) as server:
+        cache = ContextCache(server.url)
+        await cache._server.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(3):
+                cache._server._quiet_until = 0.0
+                assert await cache.check()
+                _, cached = await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
+                assert not cached
+        await cache.close()
+    said = [line["event"] for line in lines if line["event"].startswith("cache:")]
+    assert said == ["cache: refused, contexts come from the graph"]
+
+
 async def test_a_reader_that_began_before_a_write_leaves_nothing_stale_behind_it(
     store: Graph, valkey_url: str, unique: Callable[[str], str]
 ) -> None:

@@ -88,7 +88,7 @@ class ContextCache:
         found = await self._server.answer("", read) or [None] * len(places)
         for (key, _), value in zip(places, found, strict=True):
             if isinstance(value, ResponseError):
-                await self._server.drop(key, value)
+                await self._server.refused(key, value)
         return [value if isinstance(value, bytes) else None for value in found]
 
 

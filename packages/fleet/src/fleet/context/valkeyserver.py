@@ -13,7 +13,11 @@ log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 0.5
 PAUSE_SECONDS = 1.0
-"""How long an unreachable server is not asked again, so that no request waits for it more than once."""
+"""How long an unreachable server, or one that refuses, is not asked again, so that no request waits for it more than once."""
+WRONG_TYPE = "WRONGTYPE"
+"""How Valkey's answer begins where something else stands under a key."""
+OF_PIPELINE = "caused error: "
+"""What the client puts before the answer to a command of a pipeline, after that command's text."""
 
 
 class ValkeyServer:
@@ -25,6 +29,7 @@ class ValkeyServer:
         )
         self._there = True
         self._quiet_until = 0.0
+        self._refusals: set[str] = set()
 
     async def check(self) -> bool:
         """Whether the server answers now; logs it where it does not."""
@@ -44,7 +49,7 @@ class ValkeyServer:
                 log.info("cache: reachable again")
                 self._there = True
         except ResponseError as error:
-            await self.drop(key, error)
+            await self.refused(key, error)
             return None
         except (TimeoutError, ValkeyError, OSError) as error:
             self._quiet_until = clock() + PAUSE_SECONDS
@@ -56,8 +61,16 @@ class ValkeyServer:
             return None
         return answer
 
-    async def drop(self, key: str, error: ResponseError) -> None:
-        """Makes room for what should stand there."""
-        log.warning("cache: refused, the key is dropped", key=key, error=str(error))
-        with contextlib.suppress(ValkeyError, OSError, asyncio.TimeoutError):
-            await self.client.unlink(key)
+    async def refused(self, key: str, error: ResponseError) -> None:
+        """Makes room for what should stand there, where something else does. Any other refusal is logged once, and the server
+        left alone for a while."""
+        reason = str(error).rpartition(OF_PIPELINE)[2]
+        if key and reason.startswith(WRONG_TYPE):
+            log.warning("cache: something else stood there, the key is dropped", key=key)
+            with contextlib.suppress(ValkeyError, OSError, asyncio.TimeoutError):
+                await self.client.unlink(key)
+            return
+        self._quiet_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
+        if reason not in self._refusals:
+            self._refusals.add(reason)
+            log.warning("cache: refused, contexts come from the graph", error=reason)
