@@ -16,7 +16,7 @@ import structlog.testing
 from test_context_packing import FULL, asked
 
 from fleet.context import handlers
-from fleet.context.tokenizer import ESTIMATE, Tokenizer, estimate
+from fleet.context.tokenizer import ESTIMATE, FIRST_PAUSE, LONGEST_PAUSE, Tokenizer, estimate
 from fleet_wire.errors import Unavailable
 
 Answer = Callable[[dict[str, Any]], tuple[int, object]]
@@ -152,6 +152,47 @@ async def test_a_server_that_goes_away_is_waited_for_once_and_used_again_when_it
             await counter.check()
             assert (await handlers.counted(asked(), FULL, counter)).tokenizer == "the-model"
     assert [line["log_level"] for line in lines] == ["info", "warning", "info"]
+
+
+async def test_a_text_that_the_server_refuses_is_estimated_and_asked_for_once() -> None:
+    long = dataclasses.replace(FULL, task=dataclasses.replace(FULL.task, description="refused"))
+    with serving(as_vllm) as served:
+        async with tokenizer(served.url) as counter:
+            served.answer = lambda body: (400, {}) if "refused" in body["prompt"] else as_vllm(body)
+            assert (await handlers.counted(asked(), long, counter)).tokenizer == ESTIMATE
+            assert (counter.name, (await handlers.counted(asked(), FULL, counter)).tokenizer) == ("the-model",) * 2
+            before = len(served.asked)
+            assert (await handlers.counted(asked(), long, counter)).tokenizer == ESTIMATE
+            assert len(served.asked) == before
+
+
+async def test_a_server_that_was_late_is_left_alone_and_then_asked_for_what_it_was_late_with() -> None:
+    now, quick = [0.0], threading.Event()
+
+    def slow(body: dict[str, Any]) -> tuple[int, object]:
+        if "slow" in body["prompt"]:
+            quick.wait(20)
+        return as_vllm(body)
+
+    with serving(slow) as served:
+        counter = Tokenizer(served.url, "", seconds=1, clock=lambda: now[0])
+        await counter.check()
+        with pytest.raises(Unavailable):
+            await counter.count(["slow text"])
+        asked_then = len(served.asked)
+        for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE):
+            now[0] += pause - 1
+            await counter.check()
+            assert (len(served.asked), counter.name) == (asked_then, ESTIMATE)
+            now[0] += 1
+            await counter.check()
+            assert counter.name == ESTIMATE
+            asked_then = len(served.asked)
+        quick.set()
+        now[0] += LONGEST_PAUSE
+        await counter.check()
+        assert (counter.name, await counter.count(["slow text"])) == ("the-model", [2])
+        await counter.close()
 
 
 async def test_a_server_that_is_lost_between_two_counts_leaves_no_context_half_estimated() -> None:

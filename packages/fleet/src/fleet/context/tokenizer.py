@@ -3,13 +3,15 @@
 One body serves both: vLLM reads `prompt` and answers with a `count`, llama.cpp reads `content` and answers with `tokens`. Neither
 counts several texts in one call, so several calls are open at once; a text is asked for once, whatever contexts it stands in.
 
-A server that is away is asked again by `check` only, in the background: no request waits for it a second time.
+A server that is away is asked again by `check` only, in the background: no request waits for it a second time. One that was
+late is asked there for the very texts that it was late with, at growing intervals: that it counts a short one says little.
 """
 
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -28,6 +30,12 @@ KEPT = 65_536
 AT_ONCE = 4
 """Calls that are open at once."""
 ANSWER_SECONDS = 2.0
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 320.0
+"""Seconds for which a server that was late is left alone: twice as long each time, until it has been quick for the longest."""
+REFUSALS = {400, 413, 422}
+"""Statuses that say something of the text, and nothing of the server."""
+REFUSED = -1
+"""In the place of the count of a text that the server does not take."""
 FAILURES = (aiohttp.ClientError, OSError, ValueError)
 """What a server that is away, late or no such server ends in."""
 
@@ -45,7 +53,13 @@ class Tokenizer:
     """That of the model at `url`; `model` is empty for the first that the server names. Without a URL there is none. `seconds` is
     how long all texts of a request may take together."""
 
-    def __init__(self, url: str | None, model: str = "", seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        model: str = "",
+        seconds: float = ANSWER_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._url = url
         self._seconds = seconds
         self._wanted = model
@@ -53,6 +67,10 @@ class Tokenizer:
         self._model = ""
         self._counts: Recent[int] = Recent(KEPT)
         self._there: bool | None = None
+        self._clock = clock
+        self._pause = 0.0
+        self._again = clock()
+        self._late: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -61,7 +79,7 @@ class Tokenizer:
 
     async def count(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text, without those that a model's template adds. Raises Unavailable where the server does not
-        say, and at once while it is known to be away."""
+        say, and at once while it is known to be away or to refuse one of them."""
         model = self._model
         if not model:
             raise Unavailable("the model server's tokenizer cannot be asked")
@@ -74,20 +92,32 @@ class Tokenizer:
                     counts = await asyncio.gather(*(self._kept(model, key, text) for key, text in wanted.items()))
             except FAILURES as error:
                 self._report(error)
+                if isinstance(error, TimeoutError):
+                    self._late = {text_key: text for text_key, text in wanted.items() if not self._counts.get(text_key)}
+                    self._wait()
                 raise Unavailable(f"the model server's tokenizer does not answer: {error}") from error
             found |= dict(zip(wanted, counts, strict=True))
+        if REFUSED in found.values():
+            raise Unavailable("the model server's tokenizer does not take one of the texts")
         return [found[key] or 0 for key in keys]
 
     async def check(self) -> None:
         """Asks whether the tokenizer is there, and so ends or begins the time of estimates."""
-        if not self._url:
+        if not self._url or self._clock() < self._again:
             return
         try:
             model = self._wanted or await self._first_model()
             await self._asked(model, "one token at least")
+            async with asyncio.timeout(self._seconds):
+                await asyncio.gather(
+                    *(self._kept(model, key, text) for key, text in self._late.items() if key.startswith(f"{model}|"))
+                )
         except FAILURES as error:
             self._report(error)
+            if isinstance(error, TimeoutError):
+                self._wait()
         else:
+            self._late = {}
             self._model = model
             self._report(None)
 
@@ -115,7 +145,12 @@ class Tokenizer:
 
     async def _kept(self, model: str, key: str, text: str) -> int:
         """Keeps each count as it comes: where others of the request are late, it need not be asked for again."""
-        count = await self._asked(model, text)
+        try:
+            count = await self._asked(model, text)
+        except aiohttp.ClientResponseError as error:
+            if error.status not in REFUSALS:
+                raise
+            count = REFUSED
         self._counts.put(key, count)
         return count
 
@@ -133,6 +168,13 @@ class Tokenizer:
         }
         async with self._open().post(f"{self._url}/tokenize", json=body) as answer:
             return _counted(await answer.json(content_type=None))
+
+    def _wait(self) -> None:
+        """Leaves a late server alone for a while."""
+        now = self._clock()
+        quick = now - self._again > LONGEST_PAUSE
+        self._pause = FIRST_PAUSE if quick or not self._pause else min(2 * self._pause, LONGEST_PAUSE)
+        self._again = now + self._pause
 
     def _report(self, problem: Exception | None) -> None:
         """Says once that the tokenizer is there, and once why it is not."""
