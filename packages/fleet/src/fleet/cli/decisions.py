@@ -10,6 +10,7 @@ import typer
 from fleet.cli import client, mermaid, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
+from fleet.cli.options import decision_id_of
 from fleet.cli.override import override
 from fleet_wire import ids
 from fleet_wire.errors import Invalid, NotFound
@@ -99,9 +100,7 @@ def why(
     async def main() -> int:
         if as_json and as_mermaid:
             raise Invalid("--json and --mermaid exclude each other")
-        wanted = ids.check_id("ID", decision_id)
-        if wanted.startswith("delib-"):
-            wanted = ids.decision_id(wanted)
+        wanted = decision_id_of(decision_id)
         async with client.clients(addresses()) as to:
             asked = context_pb2.ExplainDecisionRequest(decision_id=wanted)
             answer = await call(to.context.ExplainDecision(asked, timeout=RPC_SECONDS), "context")

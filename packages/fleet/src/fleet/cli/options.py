@@ -57,6 +57,12 @@ def request_id_of(given: str) -> str:
     return ids.check_id("--request-id", given) if given else f"cli-{uuid.uuid4().hex}"
 
 
+def decision_id_of(given: str) -> str:
+    """The id of a decision, also where its deliberation's is given; raises Invalid for one that is no id."""
+    checked = ids.check_id("ID", given)
+    return ids.decision_id(checked) if ids.is_deliberation(checked) else checked
+
+
 def entry_point_of(name: str) -> str:
     """The name; raises Invalid where it is none of a Python function."""
     check_entry_point("--entry-point", name)

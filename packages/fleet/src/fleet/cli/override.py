@@ -9,9 +9,8 @@ from fleet.cli import changing, client
 from fleet.cli.addresses import addresses
 from fleet.cli.changing import By, RequestId
 from fleet.cli.client import RPC_SECONDS
-from fleet.cli.options import AsJson
+from fleet.cli.options import AsJson, decision_id_of
 from fleet.deliberation.plan_rules import MAX_TITLE
-from fleet_wire import ids
 from fleet_wire.errors import Invalid
 from fleet_wire.gen.context.v1 import context_pb2
 from fleet_wire.rpc import call
@@ -37,8 +36,7 @@ def override(
     async def main() -> int:
         if content and file is not None:
             raise Invalid("--content and --file: give one of them")
-        wanted = ids.check_id("ID", decision_id)
-        wanted = ids.decision_id(wanted) if ids.is_deliberation(wanted) else wanted
+        wanted = decision_id_of(decision_id)
         text = content or (changing.text_of("--file", file) if file is not None else reason)
         async with client.clients(addresses()) as to:
             found = title
