@@ -170,7 +170,7 @@ async def test_without_the_index_words_are_searched_for_and_the_log_says_so(
     story = unique("story")
     await put(each_bolt, decided(story, "old", "A throttle"), decided(story, "new", "throttles", minute=1))
     with structlog.testing.capture_logs() as lines:
-        found = await search.search(each_bolt, search.search_of("THROTTLE", story, "", "", 0, ""))
+        found = await search.search(each_bolt, search.search_of("THROTTLE,", story, "", "", 0, ""))
     assert [decision.task_id for decision in found.decisions] == ["new", "old"] and found.scores == ()
     assert ["no full-text index" in line["event"] for line in lines] == [True]
 

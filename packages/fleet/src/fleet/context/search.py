@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
+from neo4j.exceptions import Neo4jError
 
 from fleet import paging
 from fleet.bolt import Graph, is_answer
@@ -133,15 +134,15 @@ async def search(graph: Graph, wanted: Search) -> Found:
         try:
             found = await graph.ask(_BEST, index=index, text=lucene(wanted.words), below=below, **_values(wanted))
         except Unavailable as error:
-            if not is_answer(error):
-                raise
+            if not is_answer(error) or (isinstance(error.__cause__, Neo4jError) and error.__cause__.is_retryable()):
+                raise  # away, or it passes: no sign of a missing index
             log.warning("no full-text index: searched by words, the newest first", index=index, error=str(error))
         else:
             page, token = _page(wanted, found, "score")
             return Found(page, token, tuple(row["score"] for row in found[: len(page)]))
     if wanted.place:
         _check_stamp(wanted.place)
-    words = sorted(set(domain.searched(wanted.query).split()))
+    words = sorted({domain.searched(word) for word in wanted.words})
     found = await graph.ask(_NEWEST, before=wanted.place, words=words, **_values(wanted))
     return Found(*_page(wanted, found, "decided_at"))
 
