@@ -268,6 +268,19 @@ async def test_approved_plans_that_the_store_lost_are_taken_from_planning_and_de
     assert [event.task_id for event in await published(server, COMPLETED)] == ["b"]
 
 
+async def test_of_a_task_that_was_decided_again_before_the_loss_the_newest_decision_is_built_on(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    tries = [ids.decision_id(ids.deliberation_id("p1", "a", number)) for number in (1, 3)]
+    for decision in tries:
+        peers.memory.decisions[decision] = "decided before the loss"
+    peers.plan_book.plans = [approved("p1", task("a"), task("b", "a"))]
+    async with replica(own_nats.url, peers):
+        await until(lambda: published(server, PLAN_COMPLETED))
+    [second] = await published(server, COMPLETED)
+    assert (second.task_id, second.based_on) == ("b", tries[1:])
+
+
 async def test_garbage_on_each_subject_is_buried_and_work_goes_on(
     own_nats: realparts.Nats, server: Bus, peers: Peers
 ) -> None:

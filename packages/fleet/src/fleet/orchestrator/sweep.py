@@ -140,8 +140,8 @@ class Sweep:
         self.handlers.plan_driver.wake(plan_id)
 
     async def _decided(self, plan_id: str, task_id: str) -> int:
-        """The try of a task whose decision the graph holds; 0 where it holds none of the first ones."""
-        for number in range(1, TRIES + 1):
+        """The last try of a task whose decision the graph holds: it superseded those before. 0 where it holds none."""
+        for number in range(TRIES, 0, -1):
             deliberation = ids.deliberation_id(plan_id, task_id, number)
             if await self.memory.has_decision(ids.decision_id(deliberation)):
                 return number
