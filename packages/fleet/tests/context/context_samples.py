@@ -85,9 +85,9 @@ def plan_completed(story_id: str, plan_id: str, decided: list[str], **changes: A
 
 
 def completed(
-    story_id: str, plan_id: str, task_id: str, role: str = "DEV", minute: int = 0, **changes: Any
+    story_id: str, plan_id: str, task_id: str, role: str = "DEV", minute: int = 0, number: int = 1, **changes: Any
 ) -> events.DeliberationCompleted:
-    deliberation = ids.deliberation_id(plan_id or "adhoc", task_id, 1)
+    *earlier, deliberation = [ids.deliberation_id(plan_id or "adhoc", task_id, one) for one in range(1, number + 1)]
     winner, other = ids.agent_id(role, 1), ids.agent_id(role, 2)
     passed = events.Check(name="present", status="passed", score=1.0)
     unrun = events.Check(name="code", status="not_run", detail="no code")
@@ -119,6 +119,7 @@ def completed(
             "calls": 5,
             "usage": events.Usage(prompt=90, completion=10),
             "dissent": [events.Dissent(agent_id=other, content="bcrypt is older", argument="it is everywhere")],
+            "supersedes": [ids.decision_id(one) for one in earlier],
             "missing": [events.MissingAgent(agent_id=ids.agent_id(role, 3), reason="timeout")],
             "duration_seconds": 1.5,
             "decided_at": NOW + dt.timedelta(minutes=minute),

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from fleet.bolt import Graph, rows
 from fleet.context import graph as memory
-from fleet.context import handlers, updating
+from fleet.context import handlers, reading, updating
 from fleet.context.cache import ContextCache
 from fleet.context.changes import Affects, Change, Constraint, Milestone, Nothing, Override, Result, Summary, Version
 from fleet.context.migrations import MIGRATIONS
@@ -233,3 +233,41 @@ async def test_a_request_that_cannot_be_looked_at_is_refused_whole(world: World,
         lambda tx: rows(tx, "MATCH (s:Story {story_id: $id}) RETURN s.version AS v", id=world.story)
     )
     assert found == [{"v": 4}]
+
+
+async def test_a_decision_made_again_supersedes_the_earlier_try_flags_and_tells_each_story_also_when_it_comes_again(
+    world: World, unique: Callable[[str], str]
+) -> None:
+    far = samples.completed(unique("story"), unique("plan"), "ui", based_on=[world.api.decision_id])
+    await memory.record(world.graph, [samples.arriving(far)])
+    again = samples.completed(world.story, world.plan, "api", number=3, minute=5)
+    record = handlers.recorder(world.graph)
+    await handlers.remember(again, record, world.cache, world.publish)
+    told, other = world.published
+    assert (told.story_id, told.version, told.deliberation_id) == (world.story, 5, again.deliberation_id)
+    assert (other.story_id, other.version, other.deliberation_id) == (far.story_id, 2, "")
+    for update in (told, other):
+        assert update.superseded == [world.api.decision_id]
+        assert update.flagged == sorted([world.test.decision_id, far.decision_id])
+    await handlers.remember(again, record, world.cache, world.publish)
+    assert world.published[2:] == [told, other]
+    wanted = samples.asked(world.story, world.plan, "test", "QA", "build", 4000, [])
+    facts = await reading.reader(world.graph).facts(wanted)
+    assert {one.decision_id for one in facts.depended_on} == {again.decision_id}
+    assert world.api.decision_id not in {one.decision_id for one in facts.affecting}
+
+
+async def test_a_base_on_superseded_ground_that_comes_late_tells_the_stories_of_what_depends_on_it(
+    world: World, unique: Callable[[str], str]
+) -> None:
+    await world.ask(unique("r"), world.override())
+    world.published.clear()
+    late = samples.completed(world.story, world.plan, "ui", based_on=[world.api.decision_id])
+    far = samples.completed(unique("story"), unique("plan"), "docs", based_on=[late.decision_id])
+    record = handlers.recorder(world.graph)
+    for event in (far, late):
+        await handlers.remember(event, record, world.cache, world.publish)
+    _, own, other = world.published
+    assert (own.story_id, own.version, own.flagged) == (world.story, 6, [late.decision_id, far.decision_id])
+    assert (other.story_id, other.version) == (far.story_id, 2)
+    assert (other.superseded, far.decision_id in other.flagged) == ([world.api.decision_id], True)

@@ -310,6 +310,12 @@ async def test_a_decision_on_superseded_ground_is_shown_and_runs_again_only_when
         assert plan.tasks[0].number == 2
         await until(lambda: _twice(server))
         assert await relying() == {}
+        told_of = {event.deliberation_id: event.supersedes for event in await published(server, COMPLETED)}
+        assert told_of == {
+            deliberation_id("p1", "a"): [],
+            deliberation_id("p1", "b"): [],
+            ids.deliberation_id("p1", "a", 2): [ruled],
+        }
 
 
 async def _twice(server: Bus) -> bool:

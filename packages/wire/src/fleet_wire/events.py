@@ -289,7 +289,8 @@ class MissingAgent(Part, frozen=True, kw_only=True):
 
 class DeliberationCompleted(Event, frozen=True, kw_only=True):
     """`protocol` with its `numbers` is what decided; `chosen_because` says why, where it was `auto`. `flips` counts pairs that
-    were judged differently in the two orders, of `verdicts` judgements."""
+    were judged differently in the two orders, of `verdicts` judgements. `supersedes` names what earlier tries of the task may
+    have decided: a try that failed decided nothing."""
 
     TYPE: ClassVar[str] = "orchestration.deliberation.completed"
     deliberation_id: Id
@@ -311,6 +312,7 @@ class DeliberationCompleted(Event, frozen=True, kw_only=True):
     missing: list[MissingAgent] = []
     skipped: list[SkippedPhase] = []
     based_on: list[Id] = []
+    supersedes: list[Id] = []
     calls: Annotated[int, Meta(ge=0)] = 0
     usage: Usage = Usage()
     duration_seconds: Seconds

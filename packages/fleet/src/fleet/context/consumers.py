@@ -1,6 +1,6 @@
 """Events in. What cannot be read or is not expected here goes to DEAD_LETTERS, and the consumer goes on."""
 
-from fleet.context import handlers
+from fleet.context import handlers, telling
 from fleet.context.cache import ContextCache
 from fleet_wire import events
 from fleet_wire.consumer import Handler
@@ -14,7 +14,7 @@ EXPECTED: dict[str, tuple[type[handlers.Remembered], ...]] = {
 """By consumer, as named in `fleet_wire.topology.CONSUMERS`: the events it takes."""
 
 
-def handler(durable: str, record: handlers.Recorder, cache: ContextCache, publish: handlers.Publish) -> Handler:
+def handler(durable: str, record: handlers.Recorder, cache: ContextCache, publish: telling.Publish) -> Handler:
     """What the consumer does with an event."""
 
     async def handle(event: events.Event) -> None:

@@ -4,6 +4,7 @@
 (Deliberation)-[:DELIBERATES]->(Task), (Deliberation)-[:DECIDED]->(Decision)-[:AFFECTS]->(Story)
 (Agent)-[:PROPOSED]->(Proposal)-[:CHECKED]->(Check), (Proposal)-[:SUPPORTS]->(Decision) where it won,
 (Proposal)-[:DISSENTS {content, argument}]->(Decision), (Decision)-[:DEPENDS_ON]->(Decision)
+(Decision)-[:SUPERSEDES]->(Decision) of an earlier try of its task
 
 Every event leaves an (Event) with its message id, its content's fingerprint, the version it gave its story, and what the
 story's timeline shows of it. An event that comes again finds it and writes nothing; so does another content under the same id:
@@ -20,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 import neo4j
 
 from fleet.bolt import Graph, rows
@@ -47,7 +49,7 @@ UNWIND $events AS e
 MERGE (s:Story {story_id: e.story_id}) ON CREATE SET s.version = 0, s.born = e.born
 SET s.lock = true
 MERGE (a:Event {event_id: e.event_id})
-RETURN e.event_id AS event_id, a.fingerprint AS fingerprint, a.version AS version,
+RETURN e.event_id AS event_id, a.fingerprint AS fingerprint, a.version AS version, a.effects AS effects,
        s.text_version AS text_version, s.text_plan AS text_plan, s.state_version AS state_version"""
 _CLOSE = """
 UNWIND $events AS e
@@ -57,7 +59,7 @@ RETURN e.event_id AS event_id, a.version AS version"""
 _OPEN_WITHOUT_STORY = """
 UNWIND $events AS e
 MERGE (a:Event {event_id: e.event_id})
-RETURN e.event_id AS event_id, a.fingerprint AS fingerprint, a.version AS version"""
+RETURN e.event_id AS event_id, a.fingerprint AS fingerprint, a.version AS version, a.effects AS effects"""
 _CLOSE_WITHOUT_STORY = """
 UNWIND $events AS e
 MERGE (a:Event {event_id: e.event_id}) SET a += e.values, a.version = 0
@@ -114,12 +116,14 @@ MOST_AT_ONCE = 32
 @dataclasses.dataclass(frozen=True)
 class Recorded:
     """What became of an event: the version it gave its story (0 where it has none), whether this call wrote it, whether what
-    stands under its id is this content, and on which superseded decisions the one that it brought relies."""
+    stands under its id is this content, on which superseded decisions the one that it brought relies, and what that did to
+    others when it was written."""
 
     version: int
     new: bool
     same: bool
     relies: tuple[str, ...] = ()
+    effects: reliance.Effects = reliance.NO_EFFECTS
 
 
 async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
@@ -134,8 +138,8 @@ async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
     async def work(tx: neo4j.AsyncManagedTransaction) -> list[Recorded]:
         found = await _opened(tx, ordered)
         new = {one: writing(one.event, found[one.name]) for one in ordered if found[one.name]["fingerprint"] is None}
-        await _fill(tx, list(new.values()))
-        versions = await _closed(tx, new)
+        effects = await _fill(tx, list(new.values()))
+        versions = await _closed(tx, new, effects)
         built = {
             one: one.event.decision_id
             for one in batch
@@ -148,6 +152,9 @@ async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
                 new=one in new,
                 same=one in new or found[one.name]["fingerprint"] == one.fingerprint,
                 relies=relied.get(built.get(one, ""), ()),
+                effects=effects.get(_decision_id(new[one]), reliance.NO_EFFECTS)
+                if one in new
+                else _effects_of(found[one.name]),
             )
             for one in batch
         ]
@@ -164,21 +171,36 @@ async def _opened(tx: neo4j.AsyncManagedTransaction, batch: Sequence[Arriving]) 
     return found
 
 
-async def _closed(tx: neo4j.AsyncManagedTransaction, written: Mapping[Arriving, Writing]) -> dict[str, int]:
-    """Notes what arrived, and gives each story its text and its next version: that version, by the event's name."""
+def _decision_id(written: Writing) -> str:
+    return written.decision["decision_id"] if written.decision else ""
+
+
+def _effects_of(row: Row) -> reliance.Effects:
+    return msgspec.json.decode(row["effects"], type=reliance.Effects) if row["effects"] else reliance.NO_EFFECTS
+
+
+async def _closed(
+    tx: neo4j.AsyncManagedTransaction, written: Mapping[Arriving, Writing], effects: Mapping[str, reliance.Effects]
+) -> dict[str, int]:
+    """Notes what arrived and did, and gives each story its text and its next version: that version, by the event's name."""
     found: dict[str, int] = {}
     for statement, group in _by_story(list(written), _CLOSE, _CLOSE_WITHOUT_STORY):
         closing = [
             {
                 "event_id": one.name,
                 "story_id": one.story_id,
-                "values": {**one.milestone, "fingerprint": one.fingerprint},
+                "values": {**one.milestone, "fingerprint": one.fingerprint, **_noted(effects, written[one])},
                 "story": written[one].story,
             }
             for one in group
         ]
         found |= {row["event_id"]: row["version"] for row in await rows(tx, statement, events=closing)}
     return found
+
+
+def _noted(effects: Mapping[str, reliance.Effects], written: Writing) -> Row:
+    found = effects.get(_decision_id(written), reliance.NO_EFFECTS)
+    return {"effects": msgspec.json.encode(found).decode()} if found != reliance.NO_EFFECTS else {}
 
 
 def _by_story(batch: Sequence[Arriving], with_story: str, without: str) -> list[tuple[str, list[Arriving]]]:
@@ -189,7 +211,8 @@ def _by_story(batch: Sequence[Arriving], with_story: str, without: str) -> list[
     return [(statement, group) for statement, group in groups if group]
 
 
-async def _fill(tx: neo4j.AsyncManagedTransaction, written: Sequence[Writing]) -> None:
+async def _fill(tx: neo4j.AsyncManagedTransaction, written: Sequence[Writing]) -> dict[str, reliance.Effects]:
+    """Writes all but the stories and the events: what the decisions did to others, by their ids."""
     if plans := [plan for one in written for plan in one.plans]:
         _check_owners(await rows(tx, _SET_PLANS, plans=plans))
     if decided := [one.decision for one in written if one.decision]:
@@ -202,8 +225,10 @@ async def _fill(tx: neo4j.AsyncManagedTransaction, written: Sequence[Writing]) -
         # In one order in all replicas: most councils have the same agents.
         proposals = [proposal for one in written for proposal in one.proposals]
         await rows(tx, _SET_PROPOSALS, proposals=sorted(proposals, key=itemgetter("agent_id", "key")))
-    if bases := [base for one in written for base in one.bases]:
-        await reliance.rely(tx, bases)
+    bases = [base for one in written for base in one.bases]
+    earlier = [row for one in written for row in one.supersedes]
+    own = {one.decision["decision_id"]: one.decision["story_id"] for one in written if one.decision}
+    return await reliance.settle(tx, bases, earlier, own) if bases or earlier else {}
 
 
 def _check_owners(plans: Sequence[Row]) -> None:

@@ -10,6 +10,7 @@ from fleet.batching import Batches
 from fleet.bolt import Graph, is_answer
 from fleet.context import domain, graph, packing, projection, reading
 from fleet.context.cache import ContextCache
+from fleet.context.telling import Publish, tell
 from fleet.context.tokenizer import ESTIMATE, Tokenizer, estimate
 from fleet.deliberation.plan_rules import tasks_of
 from fleet_wire import clock, events
@@ -17,7 +18,6 @@ from fleet_wire.errors import Invalid, Unavailable
 
 log = structlog.get_logger(__name__)
 
-Publish = Callable[[events.Event], Awaitable[object]]
 Recorder = Batches[projection.Arriving, graph.Recorded]
 Count = Callable[[Sequence[str]], Awaitable[Sequence[int]]]
 Remembered = (
@@ -37,7 +37,7 @@ def recorder(memory: Graph) -> Recorder:
 
 async def remember(event: Remembered, record: Recorder, cache: ContextCache, publish: Publish) -> None:
     """Writes an event to the graph, makes what the cache held of its story stale, and publishes `context.updated`, which says so
-    where a decision relies on superseded ones.
+    where a decision supersedes others, relies on superseded ones, or others do so by it: then for their stories too.
 
     An event that comes again writes nothing and publishes the same `context.updated`, under the same message id: what a crash
     between the write and the publication left out is made good. Another content under a known id is kept out, with a
@@ -64,10 +64,18 @@ async def remember(event: Remembered, record: Recorder, cache: ContextCache, pub
         return
     kind = event.TYPE.split(".", 1)[1]
     log.info(f"{kind} recorded", new=recorded.new, version=recorded.version, **names)
-    if event.story_id:
-        await cache.forget(event.story_id)
-    flagged = [event.decision_id] if isinstance(event, events.DeliberationCompleted) and recorded.relies else []
-    await publish(domain.update_of(changed, recorded.version, **names, superseded=recorded.relies, flagged=flagged))
+    effects = recorded.effects
+    own = [event.decision_id] if isinstance(event, events.DeliberationCompleted) and recorded.relies else []
+    await tell(
+        {event.story_id: recorded.version, **effects.versions},
+        [*changed, *effects.superseded],
+        cache,
+        publish,
+        plan_id=names["plan_id"],
+        deliberation_id=names["deliberation_id"],
+        superseded=sorted({*recorded.relies, *effects.superseded}),
+        flagged=[*own, *effects.flagged],
+    )
 
 
 async def get_context(

@@ -64,6 +64,7 @@ class Writing:
     decision: Row | None = None
     proposals: tuple[Row, ...] = ()
     bases: tuple[Row, ...] = ()
+    supersedes: tuple[Row, ...] = ()
 
 
 def stamp(moment: dt.datetime) -> str:
@@ -113,7 +114,12 @@ def writing(event: events.Event, story: Row) -> Writing:
             text = _text(story, event.plan_version, event.plan_id, msgspec.to_builtins(event.story))
             return Writing(text, plans=(_plan(event),))
         case events.DeliberationCompleted():
-            return Writing(decision=_decision(event), proposals=_proposals(event), bases=_bases(event))
+            return Writing(
+                decision=_decision(event),
+                proposals=_proposals(event),
+                bases=_bases(event),
+                supersedes=_supersedes(event),
+            )
         case _:
             return Writing()
 
@@ -249,6 +255,12 @@ def _checks(event: events.DeliberationCompleted, entry: events.Ranked) -> list[R
 
 def _bases(event: events.DeliberationCompleted) -> tuple[Row, ...]:
     return tuple({"decision_id": event.decision_id, "base": base} for base in dict.fromkeys(event.based_on))
+
+
+def _supersedes(event: events.DeliberationCompleted) -> tuple[Row, ...]:
+    """`number` is the try that this is of."""
+    earlier = list(dict.fromkeys(event.supersedes))
+    return tuple({"decision_id": event.decision_id, "old": old, "number": len(earlier) + 1} for old in earlier)
 
 
 def _json(value: object) -> str:

@@ -242,7 +242,8 @@ def _checked(
         task=_task(row["t"]) if request.task_id else None,
         plan=_plan(plan, tasks),
         required=tuple(_standing(decision, known) for decision in required),
-        depended_on=tuple(_standing(decision, known) for decision in depended_on),
+        # Once, where it and an earlier try that it superseded are both there.
+        depended_on=tuple(dict.fromkeys(_standing(decision, known) for decision in depended_on)),
         superseded={
             decision.decision_id: standing.decision_id
             for decision in (*required, *depended_on)

@@ -12,7 +12,8 @@ MOST_DEPENDENTS = 200
 
 _BASES = "MATCH (c:Decision {decision_id: $decision_id})-[:DEPENDS_ON]->(o:Decision) RETURN o ORDER BY o.decision_id"
 _SUPERSEDES = (
-    "MATCH (c:Decision {decision_id: $decision_id})-[:SUPERSEDES]->(o:Decision) RETURN o ORDER BY o.decision_id"
+    "MATCH (c:Decision {decision_id: $decision_id})-[:SUPERSEDES]->(o:Decision) WHERE o.decided_at IS NOT NULL "
+    "RETURN o ORDER BY o.decision_id"
 )
 _ONE = "MATCH (o:Decision {decision_id: $decision_id}) RETURN o"
 _DEPENDENTS = """

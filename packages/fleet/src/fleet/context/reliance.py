@@ -6,6 +6,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 
+import msgspec
 import neo4j
 
 from fleet.bolt import rows
@@ -19,6 +20,30 @@ MERGE (c:Decision {decision_id: e.decision_id})
 MERGE (b:Decision {decision_id: e.base}) SET b.lock = true, b.dependents = coalesce(b.dependents, 0) + 1
 CREATE (c)-[:DEPENDS_ON]->(b)
 RETURN e.decision_id AS id, e.base AS base, b.superseded_by AS superseded_by, b.relies_on_superseded AS relies"""
+# The last try stands in the place of all before it, whichever came first; a person's ruling stays. An earlier try may be there
+# by its id only, or never come. The count is a change, as above.
+_SUPERSEDE = """
+UNWIND $earlier AS e
+MERGE (c:Decision {decision_id: e.decision_id})
+MERGE (old:Decision {decision_id: e.old}) SET old.lock = true, old.retries = coalesce(old.retries, 0) + 1
+WITH e, c, old WHERE old.superseded_by IS NULL OR old.superseded_in_try IS NOT NULL
+CREATE (c)-[:SUPERSEDES]->(old)
+WITH e, old WHERE old.superseded_by IS NULL OR old.superseded_in_try < e.number
+SET old.superseded_by = e.decision_id, old.superseded_in_try = e.number"""
+_DECIDED = """
+UNWIND $ids AS id
+MATCH (old:Decision {decision_id: id}) WHERE old.decided_at IS NOT NULL AND old.superseded_by = $decision_id
+RETURN id"""
+_TAKE_STORIES = """
+UNWIND $ids AS id
+MATCH (old:Decision {decision_id: id})-[:AFFECTS]->(s:Story)
+MERGE (c:Decision {decision_id: $decision_id})
+MERGE (c)-[:AFFECTS]->(s)
+RETURN DISTINCT s.story_id AS story_id"""
+_DEPENDENTS = """
+UNWIND $ids AS id
+MATCH (c:Decision)-[:DEPENDS_ON]->(:Decision {decision_id: id})
+RETURN c.decision_id AS id, id AS old"""
 _LOCKED = """
 UNWIND $ids AS id
 MERGE (c:Decision {decision_id: id}) SET c.lock = true
@@ -43,16 +68,59 @@ WITH id, s SET s.version = s.version + 1
 RETURN id, s.version AS version"""
 
 
-async def rely(tx: neo4j.AsyncManagedTransaction, bases: Sequence[Row]) -> None:
-    """Notes what new decisions depend on, and flags them and what depends on them where that was superseded."""
+class Effects(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new decision did to others: those that it superseded, those that this or its own ground flagged, and the version
+    that each further story got by it."""
+
+    superseded: tuple[str, ...] = ()
+    flagged: tuple[str, ...] = ()
+    versions: dict[str, int] = {}
+
+
+NO_EFFECTS = Effects()
+
+
+async def rely(tx: neo4j.AsyncManagedTransaction, bases: Sequence[Row]) -> dict[str, set[str]]:
+    """Notes what new decisions depend on: the superseded ones among that, by the decision that relies on them."""
     relies: dict[str, set[str]] = {}
     for row in await rows(tx, _RELY, bases=sorted(bases, key=itemgetter("base", "decision_id"))):
         superseded = {row["base"]} if row["superseded_by"] else set()
         if found := superseded | set(row["relies"] or ()):
             relies.setdefault(row["id"], set()).update(found)
-    new = {base["decision_id"] for base in bases}
-    if others := set(await flag(tx, relies)) - new:
-        await raise_stories(tx, await stories_of(tx, others))
+    return relies
+
+
+async def settle(
+    tx: neo4j.AsyncManagedTransaction, bases: Sequence[Row], earlier: Sequence[Row], own: Mapping[str, str]
+) -> dict[str, Effects]:
+    """Notes what new decisions depend on and which earlier ones they supersede, and flags all that relies on superseded ones:
+    what each did to others. `own` names the story of each new one, which gets its next version by the event itself."""
+    if earlier:
+        await rows(tx, _SUPERSEDE, earlier=sorted(earlier, key=itemgetter("old", "decision_id")))
+    relies = await rely(tx, bases) if bases else {}
+    before: dict[str, list[str]] = {}
+    for row in earlier:
+        before.setdefault(row["decision_id"], []).append(row["old"])
+    return {
+        id: await _effects(tx, id, relies.get(id, set()), before.get(id, []), own)
+        for id in sorted(relies.keys() | before.keys())
+    }
+
+
+async def _effects(
+    tx: neo4j.AsyncManagedTransaction, id: str, relies: set[str], earlier: Sequence[str], own: Mapping[str, str]
+) -> Effects:
+    marks = {id: set(relies)} if relies else {}
+    superseded, affected = list[str](), set[str]()
+    if earlier:
+        superseded = sorted(row["id"] for row in await rows(tx, _DECIDED, ids=earlier, decision_id=id))
+        affected = {row["story_id"] for row in await rows(tx, _TAKE_STORIES, ids=earlier, decision_id=id)}
+        for row in await rows(tx, _DEPENDENTS, ids=earlier):
+            marks.setdefault(row["id"], set()).add(row["old"])
+    flagged = sorted(set(await flag(tx, marks)) - own.keys())
+    stories = (affected | set(await stories_of(tx, flagged))) - {own[id]}
+    versions = await raise_stories(tx, sorted(stories))
+    return Effects(superseded=tuple(superseded), flagged=tuple(flagged), versions=versions)
 
 
 async def relied(tx: neo4j.AsyncManagedTransaction, decisions: Collection[str]) -> dict[str, tuple[str, ...]]:

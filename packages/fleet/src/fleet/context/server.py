@@ -23,6 +23,7 @@ from fleet.context import (
 from fleet.context.cache import ContextCache
 from fleet.context.related import RelatedDecision
 from fleet.context.sessions import Sessions
+from fleet.context.telling import Publish
 from fleet.context.tokenizer import Tokenizer
 from fleet_wire import clock, ids
 from fleet_wire.errors import Invalid, Unavailable
@@ -52,7 +53,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         self._tokenizer = tokenizer
         self._scopes = scopes
         self._sessions = sessions
-        self.publish: handlers.Publish | None = None
+        self.publish: Publish | None = None
 
     async def GetContext(  # type: ignore[override, unused-ignore]
         self, request: context_pb2.GetContextRequest, context: Any

@@ -8,20 +8,17 @@ from collections.abc import Sequence
 import structlog
 
 from fleet.bolt import Graph
-from fleet.context import changes, domain, requests
+from fleet.context import changes, requests
 from fleet.context.cache import ContextCache
 from fleet.context.changes import Affects, Change, Constraint, Milestone, Nothing, Override, Result, Summary, Version
-from fleet.context.handlers import Publish
 from fleet.context.notes import Note, note
 from fleet.context.rulings import Ruling, rule
+from fleet.context.telling import Publish, tell
 from fleet_wire import ids
 from fleet_wire.errors import FleetError, Invalid
 from fleet_wire.redaction import redact
 
 log = structlog.get_logger(__name__)
-
-MOST_FLAGGED = 1000
-"""Decisions in one event: each stands in it twice, with an id of 64 characters at most, and an event has 512 KiB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,23 +114,15 @@ def _ruling(change: Override | Constraint | Affects, asking: Asking) -> Ruling:
 
 
 async def _tell(result: Result, cache: ContextCache, publish: Publish) -> None:
-    """Forgets what is held of the stories, and tells of the change in each of them: also of one that no story is affected by.
-    Decisions that are too many for one event are told of in several."""
+    """Forgets what is held of the stories, and tells of the change in each of them: also of one that no story is affected by."""
     if not result.applied:
         return
-    parts = [result.flagged[at : at + MOST_FLAGGED] for at in range(0, len(result.flagged), MOST_FLAGGED)] or [()]
-    for number, story in enumerate(result.stories or (Version("", 0),)):
-        if story.story_id:
-            await cache.forget(story.story_id)
-        for flagged in parts:
-            named = {story.story_id, result.id, *result.superseded, *flagged} - {""}
-            await publish(
-                domain.update_of(
-                    named,
-                    story.version,
-                    story.story_id,
-                    plan_id="" if number else result.plan_id,
-                    superseded=result.superseded,
-                    flagged=flagged,
-                )
-            )
+    await tell(
+        {one.story_id: one.version for one in result.stories} or {"": 0},
+        [result.id, *result.superseded],
+        cache,
+        publish,
+        plan_id=result.plan_id,
+        superseded=result.superseded,
+        flagged=result.flagged,
+    )

@@ -75,6 +75,10 @@ def outcome(state: Deliberation, results: Mapping[str, AgentResult]) -> Delibera
         missing=_missing(state, said),
         skipped=list(state.skipped),
         based_on=list(state.based_on),
+        supersedes=[
+            ids.decision_id(ids.deliberation_id(state.plan_id, state.task.task_id, number))
+            for number in range(1, state.number)
+        ],
         calls=said.calls,
         usage=said.usage,
         duration_seconds=seconds,
