@@ -33,7 +33,7 @@ class Fleet:
         )
 
     def up(self) -> "subprocess.Popen[bytes]":
-        """Starts the stack, and returns when it says that it is up."""
+        """Starts the stack, and returns when it has said all that it says when it is up."""
         output = self.folder / "up.out"
         with output.open("wb") as file:
             command = [sys.executable, "-m", "fleet.cli.main", "up", "--free-ports"]
@@ -41,7 +41,7 @@ class Fleet:
                 command, cwd=self.folder, env=self.env, stdout=file, stderr=file, start_new_session=True
             )
         deadline = time.monotonic() + UP_SECONDS
-        while "dashboard: " not in output.read_text():
+        while "Ctrl-C stops it" not in output.read_text():
             assert process.poll() is None, output.read_text()
             assert time.monotonic() < deadline, output.read_text()
             time.sleep(0.1)
