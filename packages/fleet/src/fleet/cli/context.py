@@ -12,7 +12,7 @@ from fleet.cli import client, safe, tables
 from fleet.cli.additions import add_affects, add_constraint, add_milestone, add_summary
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
-from fleet.cli.options import AsJson
+from fleet.cli.options import AsJson, AsJsonLines
 from fleet_wire import ids
 from fleet_wire.errors import Invalid, NotFound
 from fleet_wire.events import StoryPhase
@@ -120,7 +120,7 @@ def rehydrate(
 def scopes(
     role: Annotated[str, typer.Option(help=f"Only of {', '.join(ids.ROLES)}.")] = "",
     phase: Annotated[str, typer.Option(help=f"Only of {', '.join(PHASES)}.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one line for each.")] = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Show what each role may see in each phase: kinds of blocks, and the councils whose decisions it sees.
 

@@ -10,7 +10,7 @@ import typer
 from fleet.cli import client, mermaid, safe, show
 from fleet.cli.addresses import addresses
 from fleet.cli.client import DONE, RPC_SECONDS
-from fleet.cli.options import decision_id_of
+from fleet.cli.options import AsJsonLines, decision_id_of
 from fleet.cli.override import override
 from fleet_wire import ids
 from fleet_wire.errors import Invalid, NotFound
@@ -23,7 +23,6 @@ HINTS: client.Hints = {NotFound: "`fleet decisions list` names the decisions the
 
 app.command("override")(override)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one line for each.")]
 PAGE = 100
 
 Story = Annotated[str, typer.Option(metavar="ID", help="Only of this story.")]
@@ -45,7 +44,7 @@ def list_decisions(
     since: Since = "",
     until: Until = "",
     limit: Limit = 50,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """List decisions, the newest first; with --query what fits best.
 
@@ -68,7 +67,7 @@ def search(
     since: Since = "",
     until: Until = "",
     limit: Limit = 50,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Find decisions whose title, content and rationale have all the words; what fits best first.
 
@@ -87,7 +86,7 @@ def search(
 @app.command()
 def why(
     decision_id: Annotated[str, typer.Argument(metavar="ID", help="The decision's id, or its deliberation's.")],
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
     as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart instead of text.")] = False,
 ) -> None:
     """Explain a decision: its proposals with scores and checks, the dissent, what it depended on, what has depended on it since,

@@ -26,6 +26,7 @@ Timeout = Annotated[
 ]
 RequestId = Annotated[str, typer.Option(help="Makes a repeated call safe: the same id gives the same deliberation.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one line for each.")]
 Reason = Annotated[str, typer.Option(help="Why; stands in the outcome.")]
 
 

@@ -58,7 +58,7 @@ class ContextCache:
 
         async def store() -> list[Any]:
             async with self._server.client.pipeline(transaction=True) as pipeline:
-                pipeline.hset(key, _field(story, request, context.tokenizer), msgspec.json.encode(context).decode())
+                pipeline.hset(key, _field(story, request, context.tokenizer), domain.as_json(context))
                 pipeline.expire(key, TTL, nx=True)
                 return list(await pipeline.execute())
 

@@ -4,13 +4,12 @@ A ruling (an override, a constraint, the word that a decision affects another st
 come from anybody who says who it is. Texts are taken in redacted, as all that enters.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import TypeVar
 
-import msgspec
 from msgspec import Struct
 
+from fleet.context import domain
 from fleet.deliberation.plan_rules import MAX_TITLE, check_text
 from fleet.people import MAX_PERSON, MAX_REASON, check_person
 from fleet_wire import events, ids
@@ -124,7 +123,7 @@ def check_request(request_id: str, actor: str, changes: Sequence[Change]) -> Non
 
 def fingerprint(actor: str, changes: Sequence[Change]) -> str:
     """What a request is known by: SHA-256 in hex of who asks for what."""
-    return hashlib.sha256(msgspec.json.encode([actor, *changes])).hexdigest()
+    return domain.hashed([actor, *changes])
 
 
 def checked(change: C, actor: str) -> C:

@@ -249,6 +249,11 @@ def hashed(value: object) -> str:
     return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
 
 
+def as_json(value: object) -> str:
+    """A value as the graph and the cache keep it: JSON text."""
+    return msgspec.json.encode(value).decode()
+
+
 def searched(text: str) -> str:
     """A text as it is compared in a search: without regard to case."""
     return text.casefold()

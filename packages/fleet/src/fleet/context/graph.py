@@ -25,7 +25,7 @@ import msgspec
 import neo4j
 
 from fleet.bolt import Graph, rows
-from fleet.context import reliance
+from fleet.context import domain, reliance
 from fleet.context.projection import Arriving, Row, Writing, writing
 from fleet_wire import events
 from fleet_wire.errors import Invalid
@@ -200,7 +200,7 @@ async def _closed(
 
 def _noted(effects: Mapping[str, reliance.Effects], written: Writing) -> Row:
     found = effects.get(_decision_id(written), reliance.NO_EFFECTS)
-    return {"effects": msgspec.json.encode(found).decode()} if found != reliance.NO_EFFECTS else {}
+    return {"effects": domain.as_json(found)} if found != reliance.NO_EFFECTS else {}
 
 
 def _by_story(batch: Sequence[Arriving], with_story: str, without: str) -> list[tuple[str, list[Arriving]]]:

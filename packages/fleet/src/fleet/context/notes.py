@@ -3,14 +3,12 @@
 
 import dataclasses
 import datetime as dt
-import hashlib
 from typing import Literal
 
-import msgspec
 import neo4j
 
 from fleet.bolt import Graph, rows
-from fleet.context import reliance
+from fleet.context import domain, reliance
 from fleet.context.projection import line, stamp
 from fleet.context.rulings import check_story
 from fleet_wire.errors import AlreadyExists
@@ -43,7 +41,7 @@ async def note(graph: Graph, said: Note) -> int:
     """Writes a note; the version that it gave its story. Raises NotFound for a story that the graph does not have,
     AlreadyExists for another note under the same id, Unavailable while the database is away."""
     fields = [said.kind, said.story_id, said.text, said.by]
-    fingerprint = hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
+    fingerprint = domain.hashed(fields)
 
     async def work(tx: neo4j.AsyncManagedTransaction) -> int:
         [found] = await rows(tx, _OPEN, event_id=said.event_id)

@@ -5,7 +5,6 @@ Who sees that something happened, and what: `summary` is the line of the story's
 
 import dataclasses
 import datetime as dt
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +42,7 @@ class Arriving:
 def arriving(event: events.Event, story_id: str, born: str, now: dt.datetime) -> Arriving:
     """An event to be recorded; `now` is its time where it does not say one. Its fingerprint is of what came, whatever a later
     release would take out of it."""
-    fingerprint = hashlib.sha256(msgspec.json.encode(event)).hexdigest()
+    fingerprint = domain.hashed(event)
     milestone = {
         "kind": event.TYPE,
         "story_id": story_id,
@@ -183,8 +182,8 @@ def _decision(event: events.DeliberationCompleted) -> Row:
         "prompt_tokens": event.usage.prompt,
         "completion_tokens": event.usage.completion,
         "cached_tokens": event.usage.cached,
-        "missing": _json(event.missing),
-        "how": _json(domain.how(event)),
+        "missing": domain.as_json(event.missing),
+        "how": domain.as_json(domain.how(event)),
     }
     decision = {
         **belongs,
@@ -261,7 +260,3 @@ def _supersedes(event: events.DeliberationCompleted) -> tuple[Row, ...]:
     """`number` is the try that this is of."""
     earlier = list(dict.fromkeys(event.supersedes))
     return tuple({"decision_id": event.decision_id, "old": old, "number": len(earlier) + 1} for old in earlier)
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()

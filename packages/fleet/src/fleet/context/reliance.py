@@ -114,13 +114,26 @@ async def _effects(
     superseded, affected = list[str](), set[str]()
     if earlier:
         superseded = sorted(row["id"] for row in await rows(tx, _DECIDED, ids=earlier, decision_id=id))
-        affected = {row["story_id"] for row in await rows(tx, _TAKE_STORIES, ids=earlier, decision_id=id)}
-        for row in await rows(tx, _DEPENDENTS, ids=earlier):
-            marks.setdefault(row["id"], set()).add(row["old"])
+        affected = set(await take_stories(tx, earlier, id))
+        for dependent, bases in (await dependents(tx, earlier)).items():
+            marks.setdefault(dependent, set()).update(bases)
     flagged = sorted(set(await flag(tx, marks)) - own.keys())
     stories = (affected | set(await stories_of(tx, flagged))) - {own[id]}
     versions = await raise_stories(tx, sorted(stories))
     return Effects(superseded=tuple(superseded), flagged=tuple(flagged), versions=versions)
+
+
+async def take_stories(tx: neo4j.AsyncManagedTransaction, olds: Sequence[str], decision_id: str) -> list[str]:
+    """Has a decision affect the stories that those in whose place it stands affect: these stories."""
+    return [row["story_id"] for row in await rows(tx, _TAKE_STORIES, ids=olds, decision_id=decision_id)]
+
+
+async def dependents(tx: neo4j.AsyncManagedTransaction, bases: Sequence[str]) -> dict[str, set[str]]:
+    """Those of these decisions that others depend on directly, by the one that does."""
+    found: dict[str, set[str]] = {}
+    for row in await rows(tx, _DEPENDENTS, ids=bases):
+        found.setdefault(row["id"], set()).add(row["old"])
+    return found
 
 
 async def relied(tx: neo4j.AsyncManagedTransaction, decisions: Collection[str]) -> dict[str, tuple[str, ...]]:

@@ -6,6 +6,7 @@ import msgspec
 import neo4j
 
 from fleet.bolt import Graph, rows
+from fleet.context import domain
 from fleet.context.changes import Result
 from fleet_wire.errors import AlreadyExists
 
@@ -32,7 +33,7 @@ async def begin(graph: Graph, request_id: str, fingerprint: str) -> Answer | Non
 
 async def finish(graph: Graph, request_id: str, results: Sequence[Result]) -> Answer:
     """Keeps the answer; that of whoever was first, where several worked on the same request."""
-    found = await _one(graph, _FINISH, request_id, answer=msgspec.json.encode(results).decode())
+    found = await _one(graph, _FINISH, request_id, answer=domain.as_json(results))
     return msgspec.json.decode(found["answer"], type=Answer)
 
 

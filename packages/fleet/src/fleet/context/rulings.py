@@ -9,7 +9,6 @@ Every story whose contexts this changes gets its next version.
 
 import dataclasses
 import datetime as dt
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -42,11 +41,6 @@ _SUPERSEDE = """
 MERGE (c:Decision {decision_id: $decision_id})
 MERGE (old:Decision {decision_id: $old}) SET old.superseded_by = $decision_id
 CREATE (c)-[:SUPERSEDES]->(old)"""
-_TAKE_STORIES = """
-MATCH (old:Decision {decision_id: $old})-[:AFFECTS]->(s:Story)
-MERGE (c:Decision {decision_id: $decision_id})
-CREATE (c)-[:AFFECTS]->(s)
-RETURN s.story_id AS story_id"""
 _TAKE_BOUND = """
 MATCH (old:Decision {decision_id: $old})-[:CONSTRAINS]->(bound)
 MERGE (c:Decision {decision_id: $decision_id})
@@ -65,7 +59,6 @@ _BIND_TASK = """
 MERGE (c:Decision {decision_id: $decision_id})
 MERGE (t:Task {key: $key})
 CREATE (c)-[:CONSTRAINS]->(t)"""
-_DEPENDENT = "MATCH (c:Decision)-[:DEPENDS_ON]->(:Decision {decision_id: $old}) RETURN c.decision_id AS id"
 _CLOSE = """
 UNWIND $events AS e
 MERGE (n:Event {event_id: e.event_id}) SET n += e.values"""
@@ -142,9 +135,8 @@ async def rule(graph: Graph, ruling: Ruling) -> Ruled:
 
     try:
         return await graph.write(work)
-    except (
-        Precondition
-    ):  # it may stand in its own way, where another replica wrote the same meanwhile: then it is found now
+    except Precondition:
+        # It may stand in its own way, where another replica wrote the same meanwhile: then it is found now.
         return await graph.write(work)
 
 
@@ -164,9 +156,8 @@ async def _override(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
     await rows(tx, _DECIDE, decision_id=ruling.made, values=_values(ruling, belongs))
     await rows(tx, _SUPERSEDE, **names)
     binds = bool(await rows(tx, _TAKE_BOUND, **names))
-    affected = [row["story_id"] for row in await rows(tx, _TAKE_STORIES, **names)]
-    dependent = await rows(tx, _DEPENDENT, old=ruling.decision_id)
-    flagged = await reliance.flag(tx, {row["id"]: {ruling.decision_id} for row in dependent})
+    affected = await reliance.take_stories(tx, [ruling.decision_id], ruling.made)
+    flagged = await reliance.flag(tx, await reliance.dependents(tx, [ruling.decision_id]))
     ruled = Ruled(
         decision_id=ruling.made,
         story_id=old["story_id"],
@@ -240,7 +231,7 @@ def _events(ruling: Ruling, ruled: Ruled, affected: list[str], values: Mapping[s
     """The record of the ruling, and a line in the timeline of each other story that it affects."""
     said = {**values, "kind": f"context.{ruling.kind}", "plan_id": ruled.plan_id, "at": stamp(ruling.at)}
     own = ruled.story_id
-    record = {**said, "story_id": own, "version": ruled.versions.get(own, 0), "ruled": _json(ruled)}
+    record = {**said, "story_id": own, "version": ruled.versions.get(own, 0), "ruled": domain.as_json(ruled)}
     return [
         {"event_id": ruling.event_id, "values": record},
         *(
@@ -280,8 +271,4 @@ def _fingerprint(ruling: Ruling) -> str:
     """Of all but the moment: a retry comes later."""
     fields = dataclasses.asdict(ruling)
     del fields["at"]
-    return hashlib.sha256(_json(fields).encode()).hexdigest()
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    return domain.hashed(fields)

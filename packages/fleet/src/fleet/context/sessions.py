@@ -6,6 +6,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from fleet.context import domain
 from fleet.context.valkeyserver import ValkeyServer
 
 log = structlog.get_logger(__name__)
@@ -45,7 +46,7 @@ class Sessions:
 
         async def store() -> list[object]:
             async with self._server.client.pipeline(transaction=True) as pipeline:
-                pipeline.hset(key, story_id, msgspec.json.encode(seen).decode())
+                pipeline.hset(key, story_id, domain.as_json(seen))
                 pipeline.expire(key, self._seconds)
                 return list(await pipeline.execute())
 
