@@ -206,6 +206,29 @@ async def test_what_overrules_a_constraint_is_seen_as_one_and_only_where_it_bind
     assert not any(blocks.told_in(blind, one) for one in found.milestones)
 
 
+async def test_a_constraint_that_the_scope_hides_is_not_seen_by_requiring_it(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    story, plan = unique("story"), unique("plan")
+    await put(store, samples.plan_approved(story, plan, [samples.task("api"), samples.task("ui")]))
+    made = []
+    for task in ("", "ui"):
+        bound = await rule(store, samples.constraint(unique("r"), story, task and plan, task))
+        made.append((await rule(store, samples.override(unique("r"), bound.decision_id))).decision_id)
+    made.append((await rule(store, samples.constraint(unique("r"), story, plan, "ui"))).decision_id)
+    asked = samples.asked(story, plan, "api", "DEV", "test", 2000, made)
+    found = await reading.reader(store).facts(asked)
+    shown, _ = blocks.candidates(asked, found)
+    assert {one.source_id: one.kind for one in shown if one.source_id in made} == dict(
+        zip(made, ("constraint", "decision", "decision"), strict=True)
+    )
+    assert [one.text.split("\n")[0] for one in shown if one.source_id == made[-1]] == ["Set by ada."]
+    blind = domain.Scope(kinds=("task", "decision"), depends_on=ids.ROLES, affects=ids.ROLES)
+    shown, left_out = blocks.candidates(dataclasses.replace(asked, scope=blind), found)
+    assert [one.kind for one in shown] == ["task"]
+    assert {one.source_id: one.reason for one in left_out if one.source_id in made} == dict.fromkeys(made, "scope")
+
+
 async def test_what_the_graph_does_not_have_is_not_found_and_nothing_is_written(
     store: Graph, unique: Callable[[str], str]
 ) -> None:

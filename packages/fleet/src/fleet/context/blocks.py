@@ -72,10 +72,13 @@ def _all(request: domain.ContextRequest, facts: Facts) -> Iterator[tuple[Candida
     yield _story(facts.story), "story", ""
     yield _plan(facts.plan, facts.task), "plan", ""
     for constraint in _oldest_first(facts.constraints):
-        text = _joined(f"Set by {constraint.decided_by}.", constraint.content, _because(constraint))
+        text = _joined(_set_by(constraint), constraint.content, _because(constraint))
         yield _candidate("constraint", constraint.decision_id, constraint.title, text, "constraint"), "constraint", ""
+    bound = {constraint.decision_id for constraint in facts.constraints}
     for decision in (*_oldest_first(facts.required), *_oldest_first(facts.depended_on)):
-        yield _decision(decision, "depended_on"), "decision", decision.role
+        if decision.decision_id not in bound:
+            tells_of = "constraint" if decision.decision_id in facts.binding else "decision"
+            yield _decision(decision, "depended_on"), tells_of, decision.role
     for decision in reversed(_oldest_first(facts.affecting)):
         yield _decision(decision, "affecting"), "decision", decision.role
     for milestone in facts.milestones:
@@ -123,13 +126,19 @@ def _plan(plan: domain.Plan, task: domain.Task | None) -> Candidate:
 
 def _decision(decision: Decision, level: Level) -> Candidate:
     by = f"Decided by the {decision.role} council."
-    if decision.kind != "council":
+    if decision.kind == "override":
         by = f"Decided by {decision.decided_by}, who overruled what was decided before."
+    elif decision.kind == "constraint":
+        by = _set_by(decision)
     flag = ""
     if decision.relies_on_superseded:
         flag = f"It was decided on what has since been overruled: {', '.join(decision.relies_on_superseded)}."
     text = _joined(by, flag, decision.content, _because(decision))
     return _candidate("decision", decision.decision_id, decision.title, text, level)
+
+
+def _set_by(constraint: Decision) -> str:
+    return f"Set by {constraint.decided_by}."
 
 
 def _summary(facts: Facts) -> Candidate:

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 TTL = dt.timedelta(hours=1)
 MOST_AT_ONCE = 64
 """Reads in one round trip."""
-LAYOUT = 4
+LAYOUT = 5
 """Goes up with every change of `blocks` and `packing` that gives other blocks for the same facts."""
 
 

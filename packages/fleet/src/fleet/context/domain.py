@@ -165,7 +165,8 @@ class Milestone:
 @dataclasses.dataclass(frozen=True)
 class Facts:
     """What the graph holds for a request, all of one version of the story. `required` and `depended_on` hold what stands in the
-    place of superseded ones, `superseded` those with what stands there; `affecting` are decisions of the scope's councils,
+    place of superseded ones, `superseded` those with what stands there, `binding` names the required ones that are constraints, or
+    overruled one; `affecting` are decisions of the scope's councils,
     newest first, `out_of_scope` the ids of other councils'; `milestones` are newest first, `summary` is the last that was
     written, if any. `task` is None for the whole plan."""
 
@@ -176,6 +177,7 @@ class Facts:
     required: tuple[Decision, ...] = ()
     depended_on: tuple[Decision, ...] = ()
     superseded: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    binding: frozenset[str] = frozenset()
     affecting: tuple[Decision, ...] = ()
     out_of_scope: tuple[str, ...] = ()
     constraints: tuple[Decision, ...] = ()

@@ -50,6 +50,10 @@ _DECISIONS = """
 UNWIND $ids AS id
 MATCH (c:Decision {decision_id: id}) WHERE c.decided_at IS NOT NULL
 RETURN c"""
+_BINDING = """
+UNWIND $ids AS id
+MATCH (c:Decision {decision_id: id})-[:CONSTRAINS]->()
+RETURN DISTINCT id"""
 _PLANS = """
 UNWIND $plans AS id
 MATCH (:Plan {plan_id: id})-[:HAS_TASK]->(k:Task) WHERE k.title IS NOT NULL
@@ -176,6 +180,7 @@ async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> lis
             summary=domain.SUMMARIZED,
         ),
     )
+    binding = await _binding(graph, [_standing(decisions[id], decisions) for id in required & decisions.keys()])
     tasks: dict[str, list[dict[str, Any]]] = {}
     for row in plans:
         tasks.setdefault(row["id"], []).append(row)
@@ -185,6 +190,7 @@ async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> lis
             request,
             found.get(number, {}),
             decisions,
+            binding,
             tasks.get(request.plan_id, []),
             timelines.get(request.story_id, {}),
         )
@@ -203,6 +209,12 @@ async def _in_force(graph: Graph, known: Mapping[str, domain.Decision], wanted: 
     return found
 
 
+async def _binding(graph: Graph, decisions: Sequence[domain.Decision]) -> frozenset[str]:
+    """Those that bind a story or a task: a person's only."""
+    ruled = sorted({decision.decision_id for decision in decisions if decision.kind != "council"})
+    return frozenset(row["id"] for row in await graph.ask(_BINDING, ids=ruled)) if ruled else frozenset()
+
+
 def _standing(decision: domain.Decision, known: Mapping[str, domain.Decision]) -> domain.Decision:
     """The decision, or the last of those that superseded it one after the other."""
     while decision.superseded_by in known:
@@ -214,6 +226,7 @@ def _checked(
     request: domain.ContextRequest,
     row: Mapping[str, Any],
     known: Mapping[str, domain.Decision],
+    binding: frozenset[str],
     tasks: Sequence[Mapping[str, Any]],
     timeline: Mapping[str, Any],
 ) -> domain.Facts | FleetError:
@@ -249,6 +262,7 @@ def _checked(
             for decision in (*required, *depended_on)
             if (standing := _standing(decision, known)) is not decision
         },
+        binding=binding,
         affecting=_decisions(row["affecting"]),
         out_of_scope=tuple(row["out_of_scope"]),
         constraints=_decisions(row["constraints"]),
