@@ -4,8 +4,10 @@ import json
 import re
 
 import cliservers
+import pytest
 from cliservers import Fleet
 
+from fleet.cli import mermaid
 from fleet_wire.gen.context.v1 import context_pb2
 
 
@@ -176,6 +178,24 @@ async def test_why_draws_the_relations_as_mermaid_and_no_text_can_add_to_the_dra
     assert all(line.count('"') == 2 for line in lines if not line.startswith("    style"))
     both = await fleet("decisions", "why", "dec-delib-1", "--mermaid", "--json")
     assert both.exit_code == 2 and "exclude each other" in both.stderr
+
+
+@pytest.mark.parametrize(
+    ("title", "drawn"),
+    [
+        ("1. Store it", "1#46; Store it"),
+        ("- Store it", "#45; Store it"),
+        ("--- it", "#45;-- it"),
+        ("# Store it", "#35; Store it"),
+        ("* Store it", "#42; Store it"),
+        ("> Store it", "#62; Store it"),
+        ("Store __init__", "Store #95;#95;init#95;#95;"),
+        ("Store www.example.org", "Store www#46;example#46;org"),
+        ("Store it, in-memory/disk", "Store it, in-memory/disk"),
+    ],
+)
+def test_a_title_that_markdown_would_read_is_drawn_as_it_is(title: str, drawn: str) -> None:
+    assert mermaid.label(title) == f'"{drawn}"'
 
 
 async def test_search_sends_its_filters_and_shows_how_well_each_fits(

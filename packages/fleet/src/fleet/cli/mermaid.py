@@ -6,14 +6,19 @@ from fleet.cli import safe
 from fleet_wire.gen.context.v1 import context_pb2
 
 LABEL_CHARACTERS = 80
-_PLAIN = frozenset(" .,-_/")
-"""Beside letters and digits, what means nothing to Mermaid within quotes."""
+_PLAIN = frozenset(" ,-/")
+"""Beside letters and digits, what means nothing to Mermaid within quotes: but a `-` that begins the text begins a list. Entities
+are resolved after Markdown is read."""
 
 
 def label(text: str) -> str:
     """The text as a quoted label: one line, cut, and all that Mermaid, Markdown or HTML could read as its numeric entity."""
     line = safe.line(text, LABEL_CHARACTERS)
-    return '"' + "".join(one if one.isalnum() or one in _PLAIN else f"#{ord(one)};" for one in line) + '"'
+    entities = (
+        one if one.isalnum() or (one in _PLAIN and (place or one != "-")) else f"#{ord(one)};"
+        for place, one in enumerate(line)
+    )
+    return f'"{"".join(entities)}"'
 
 
 def why(answer: context_pb2.ExplainDecisionResponse) -> str:
