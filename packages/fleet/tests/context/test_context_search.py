@@ -16,7 +16,7 @@ from fleet.context import projection, search
 from fleet.context.migrations import MIGRATIONS
 from fleet.migrations import migrate
 from fleet_wire import events
-from fleet_wire.errors import Invalid
+from fleet_wire.errors import Invalid, Unavailable
 
 
 @pytest_asyncio.fixture
@@ -173,6 +173,15 @@ async def test_without_the_index_words_are_searched_for_and_the_log_says_so(
         found = await search.search(each_bolt, search.search_of("THROTTLE,", story, "", "", 0, ""))
     assert [decision.task_id for decision in found.decisions] == ["new", "old"] and found.scores == ()
     assert ["no full-text index" in line["event"] for line in lines] == [True]
+
+
+async def test_any_other_answer_than_that_there_is_no_index_is_told(
+    store: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "lucene", lambda words: "(throttle")
+    with structlog.testing.capture_logs() as lines, pytest.raises(Unavailable, match="cannot be used"):
+        await search.search(store, search.search_of("throttle", "", "", "", 0, ""))
+    assert lines == []
 
 
 @given(st.text(max_size=60))

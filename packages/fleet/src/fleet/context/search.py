@@ -16,7 +16,7 @@ import structlog
 from neo4j.exceptions import Neo4jError
 
 from fleet import paging
-from fleet.bolt import Graph, is_answer
+from fleet.bolt import Graph
 from fleet.context import domain
 from fleet.context.projection import stamp
 from fleet.context.reading import decision_of
@@ -34,6 +34,12 @@ EMBEDDED_SQL = (
     "CREATE INDEX IF NOT EXISTS ON Decision (title, content, rationale) FULL_TEXT",
 )
 """Makes the index on the embedded server. Safe to repeat."""
+NO_INDEX = {
+    "Neo.ClientError.Procedure.ProcedureCallFailed": "no such fulltext schema index",
+    "Neo.ClientError.Statement.SemanticError": "",
+}
+"""How Neo4j, and the embedded server, say that there is no such index: the code, and what stands in the message where the code is
+that of other errors too."""
 MOST_WORDS = 32
 LONGEST_PREFIX = 64
 """Letters of a word that others may begin with; Neo4j refuses prefixes of a thousand."""
@@ -124,7 +130,8 @@ async def search(graph: Graph, wanted: Search) -> Found:
     """A page of decisions: where words are given what fits best first, else the newest.
 
     The token names a place, not a number: of decisions that come meanwhile none repeats or hides another, but that they change
-    how well all others fit. Raises Invalid for a token of another search.
+    how well all others fit. Raises Invalid for a token of another search, Unavailable while the database is away, or where it
+    answers with any other error than that there is no index.
     """
     if wanted.query.strip():
         if not wanted.words:
@@ -134,8 +141,8 @@ async def search(graph: Graph, wanted: Search) -> Found:
         try:
             found = await graph.ask(_BEST, index=index, text=lucene(wanted.words), below=below, **_values(wanted))
         except Unavailable as error:
-            if not is_answer(error) or (isinstance(error.__cause__, Neo4jError) and error.__cause__.is_retryable()):
-                raise  # away, or it passes: no sign of a missing index
+            if not _is_no_index(error.__cause__):
+                raise
             log.warning("no full-text index: searched by words, the newest first", index=index, error=str(error))
         else:
             page, token = _page(wanted, found, "score")
@@ -164,6 +171,12 @@ def _page(wanted: Search, found: Sequence[dict[str, Any]], by: str) -> tuple[tup
     if len(found) <= wanted.page_size:
         return decisions, ""
     return decisions, paging.token(f"{page[-1][by]}|{decisions[-1].decision_id}")
+
+
+def _is_no_index(answer: BaseException | None) -> bool:
+    return (
+        isinstance(answer, Neo4jError) and answer.code in NO_INDEX and NO_INDEX[answer.code] in (answer.message or "")
+    )
 
 
 def _is_embedded(agent: str) -> bool:
