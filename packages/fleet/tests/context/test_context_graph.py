@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from fleet.bolt import Graph, rows
+from fleet.context import blocks, domain, reading
 from fleet.context import graph as memory
-from fleet.context import reading
 from fleet.context.migrations import MIGRATIONS
 from fleet.migrations import migrate
 from fleet_wire import events
@@ -343,3 +343,26 @@ async def test_nothing_that_belongs_to_planning_is_touched(store: Graph, unique:
     await store.write(lambda tx: rows(tx, "MATCH (s:PlanningStory {story_id: $story}) DELETE s", story=story))
     assert [row["p"] for row in found] == [{"story_id": story, "title": "theirs"}]
     assert not any("Planning" in statement for item in MIGRATIONS for statement in item.statements)
+
+
+async def test_milestones_are_the_newest_that_the_scope_allows(store: Graph, unique: Callable[[str], str]) -> None:
+    story, plan = unique("story"), unique("plan")
+    told = [samples.transitioned(story, number, f"S{number}") for number in range(1, 4)]
+    hidden = [samples.completed(story, plan, f"t{minute}", "DATA", minute=minute) for minute in range(1, 8)]
+    seen = [samples.completed(story, plan, f"q{minute}", "QA", minute=-minute) for minute in range(1, 4)]
+    await put(store, samples.plan_approved(story, plan, [samples.task("api")]), *told, *hidden, *seen)
+    asked = samples.asked(story, plan, "api", "DEV", "test", 2000, [])
+    scope = domain.Scope(kinds=("task", "story", "decision", "milestone"), affects=("QA",))
+    for kinds, wanted in (
+        (("task", "story", "decision", "milestone"), {one.message_id() for one in (*told, *seen[:2])}),
+        (("task", "decision", "milestone"), {one.message_id() for one in seen}),
+        (("task", "story", "decision"), set()),
+    ):
+        found = await reading.reader(store).facts(
+            dataclasses.replace(asked, scope=msgspec.structs.replace(scope, kinds=kinds))
+        )
+        shown, left_out = blocks.candidates(
+            dataclasses.replace(asked, scope=msgspec.structs.replace(scope, kinds=kinds)), found
+        )
+        assert {one.source_id for one in shown if one.kind == "milestone"} == wanted
+        assert {(one.kind, one.reason) for one in left_out} >= {("milestone", "scope")}

@@ -165,10 +165,10 @@ class Milestone:
 @dataclasses.dataclass(frozen=True)
 class Facts:
     """What the graph holds for a request, all of one version of the story. `required` and `depended_on` hold what stands in the
-    place of superseded ones, `superseded` those with what stands there, `binding` names the required ones that are constraints, or
-    overruled one; `affecting` are decisions of the scope's councils,
-    newest first, `out_of_scope` the ids of other councils'; `milestones` are newest first, `summary` is the last that was
-    written, if any. `task` is None for the whole plan."""
+    place of superseded ones, `superseded` those with what stands there, `binding` names the required ones that are constraints,
+    or overruled one; `affecting` are decisions of the scope's councils, newest first, `out_of_scope` the ids of other councils';
+    `milestones` are newest first, then those that the scope hides, `summary` is the last that was written, if any. `task` is
+    None for the whole plan."""
 
     head: StoryHead
     story: Story

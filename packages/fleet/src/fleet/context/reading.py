@@ -61,18 +61,25 @@ OPTIONAL MATCH (k)-[:DEPENDS_ON]->(n:Task)
 WITH id, k, collect(n.task_id) AS needs
 OPTIONAL MATCH (k)<-[:DELIBERATES]-(:Deliberation)-[:DECIDED]->(c:Decision)
 RETURN id, k.task_id AS task_id, k.title AS title, k.role AS role, k.place AS place, needs, count(c) AS decided"""
+# As `blocks.told_in` says, which looks again at what is found: here only the newest that the scope allows are picked.
 _MILESTONES = """
-UNWIND $stories AS id
-MATCH (e:Event {story_id: id})
-WITH id, e ORDER BY e.at DESC, e.event_id
-RETURN id, collect(CASE WHEN e.kind <> $summary THEN e END)[..$most] AS milestones,
+UNWIND $looks AS q
+MATCH (e:Event {story_id: q.story_id})
+WITH q, e, CASE
+    WHEN coalesce(e.tells_of, '') = '' THEN e.kind IN q.events OR (e.kind IN q.decided AND coalesce(e.role, '') IN q.roles)
+    WHEN e.tells_of = 'decision' THEN e.tells_of IN q.kinds AND coalesce(e.role, '') IN q.roles
+    ELSE e.tells_of IN q.kinds END AS seen
+ORDER BY e.at DESC, e.event_id
+RETURN q.number AS number,
+       collect(CASE WHEN e.kind <> $summary AND seen THEN e END)[..$most] AS milestones,
+       collect(CASE WHEN e.kind <> $summary AND NOT seen THEN e END)[..$most] AS hidden,
        collect(CASE WHEN e.kind = $summary THEN e END)[..1] AS summaries"""
 MOST_AT_ONCE = 32
 """Requests in one query."""
 MOST_AFFECTING = 64
 """Decisions that affect a story without the task depending on them, of the councils in scope and of the others: the newest."""
 MILESTONES = 5
-"""Of a story's timeline: the newest."""
+"""Of a story's timeline: the newest that the scope allows, and the newest that it hides."""
 _DECISION = "MATCH (c:Decision {decision_id: $decision_id}) WHERE c.decided_at IS NOT NULL RETURN c"
 _DELIBERATION = "MATCH (d:Deliberation {deliberation_id: $deliberation_id}) RETURN d"
 _PROPOSALS = """
@@ -170,12 +177,13 @@ async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> lis
     found = {row["number"]: row for row in await graph.ask(_FACTS, requests=asked, most=MOST_AFFECTING)}
     depended_on = {node["decision_id"]: decision_of(node) for row in found.values() for node in row["depended_on"]}
     required = {id for request in requests for id in request.required}
+    looks = {look: number for number, look in enumerate({(one.story_id, one.scope): None for one in requests})}
     decisions, plans, milestones = await asyncio.gather(
         _in_force(graph, depended_on, required),
         graph.ask(_PLANS, plans=sorted({request.plan_id for request in requests})),
         graph.ask(
             _MILESTONES,
-            stories=sorted({request.story_id for request in requests}),
+            looks=[_look(number, *look) for look, number in looks.items()],
             most=MILESTONES,
             summary=domain.SUMMARIZED,
         ),
@@ -184,7 +192,7 @@ async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> lis
     tasks: dict[str, list[dict[str, Any]]] = {}
     for row in plans:
         tasks.setdefault(row["id"], []).append(row)
-    timelines = {row["id"]: row for row in milestones}
+    timelines = {row["number"]: row for row in milestones}
     return [
         _checked(
             request,
@@ -192,10 +200,24 @@ async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> lis
             decisions,
             binding,
             tasks.get(request.plan_id, []),
-            timelines.get(request.story_id, {}),
+            timelines.get(looks[request.story_id, request.scope], {}),
         )
         for number, request in enumerate(requests)
     ]
+
+
+def _look(number: int, story_id: str, scope: domain.Scope) -> dict[str, Any]:
+    """Which events of a story's timeline the scope allows: by their kind, those of decisions by the council too."""
+    kinds = scope.kinds if "milestone" in scope.kinds else ()
+    telling = {kind: tells_of for kind, tells_of in domain.TELLS_OF.items() if tells_of in kinds}
+    return {
+        "number": number,
+        "story_id": story_id,
+        "kinds": list(kinds),
+        "events": [kind for kind, tells_of in telling.items() if tells_of != "decision"],
+        "decided": [kind for kind, tells_of in telling.items() if tells_of == "decision"],
+        "roles": ["", *scope.affects],
+    }
 
 
 async def _in_force(graph: Graph, known: Mapping[str, domain.Decision], wanted: set[str]) -> dict[str, domain.Decision]:
@@ -266,7 +288,7 @@ def _checked(
         affecting=_decisions(row["affecting"]),
         out_of_scope=tuple(row["out_of_scope"]),
         constraints=_decisions(row["constraints"]),
-        milestones=tuple(milestone_of(node) for node in timeline.get("milestones", ())),
+        milestones=tuple(milestone_of(node) for name in ("milestones", "hidden") for node in timeline.get(name, ())),
         summary=next((milestone_of(node) for node in timeline.get("summaries", ())), None),
     )
 
