@@ -103,6 +103,27 @@ async def test_a_timeline_tells_no_role_of_what_its_scope_keeps_from_it(
         assert ("vault" in str(answer.timeline)) == (role == "ARCHITECT")
 
 
+async def test_what_is_new_is_what_this_role_has_not_been_told(
+    service: Service, bus: Bus, unique: Callable[[str], str]
+) -> None:
+    story, plan, session = unique("story"), unique("plan"), unique("session")
+    await planned(service, bus, story, plan)
+    await service.stub.RehydrateSession(asked(session, story, plan, role="DEV", phase="build"))
+    architect = await service.stub.RehydrateSession(asked(session, story, plan, role="ARCHITECT"))
+    assert not architect.HasField("since")
+    await change(service, unique("r"), milestone={"story_id": story, "text": "half"})
+    # In build the scope hides all of the timeline from DEV; in test it has the plan's approval too.
+    for role, phase, kinds in (
+        ("ARCHITECT", "build", ["context.milestone"]),
+        ("ARCHITECT", "build", []),
+        ("DEV", "test", ["planning.plan.approved", "context.milestone"]),
+        ("DEV", "test", []),
+    ):
+        answer = await service.stub.RehydrateSession(asked(session, story, plan, role=role, phase=phase))
+        told = {entry.event_id: entry.kind for entry in answer.timeline}
+        assert [told[name] for name in answer.since.event_ids] == kinds
+
+
 async def test_blocks_and_timeline_together_stay_within_the_budget(
     service: Service, bus: Bus, unique: Callable[[str], str]
 ) -> None:

@@ -33,8 +33,8 @@ class Entry:
 @dataclasses.dataclass(frozen=True)
 class Rehydrated:
     """The pack, and of the timeline what is in scope and fits what the pack leaves of the budget: oldest first, the newest kept.
-    `tokens` are of both. `since` is the session's last look, None where nothing is known of one; `new` is what came after it,
-    also what did not fit."""
+    `tokens` are of both. `since` is the role's last look in this session, None where nothing is known of one; `new` is what came
+    after it, or was hidden by the scope of then, also what did not fit."""
 
     context: packing.Context
     timeline: tuple[Entry, ...]
@@ -59,12 +59,17 @@ async def rehydrate(
     found = await timeline_of(memory, facts.head, request.scope)
     counts = await _counts([entry.text for entry in found], context.tokenizer, tokenizer)
     timeline, tokens = newest_within(found, counts, request.token_budget - context.tokens)
-    since = await sessions.last(session_id, request.story_id)
+    since = await sessions.last(session_id, request.story_id, request.role)
     if since is not None and since.born != facts.head.born:
         since = None
-    await sessions.saw(session_id, request.story_id, Seen(facts.head.born, facts.head.version, now))
-    new = tuple(entry for entry in reversed(found) if since is not None and entry.version > since.version)
+    seen = Seen(facts.head.born, facts.head.version, request.scope, now)
+    await sessions.saw(session_id, request.story_id, request.role, seen)
+    new = tuple(entry for entry in reversed(found) if since is not None and _is_new(entry, since))
     return Rehydrated(context, timeline, context.tokens + tokens, since, new)
+
+
+def _is_new(entry: Entry, since: Seen) -> bool:
+    return entry.version > since.version or not told_in(since.scope, entry.told)
 
 
 def newest_within(found: Iterable[Entry], counts: Iterable[int], room: int) -> tuple[tuple[Entry, ...], int]:

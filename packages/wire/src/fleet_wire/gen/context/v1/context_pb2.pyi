@@ -1174,7 +1174,7 @@ Global___TimelineEntry: _TypeAlias = TimelineEntry  # noqa: Y015
 
 @_typing.final
 class Since(_message.Message):
-    """What the session saw last, and which entries of the timeline came after it."""
+    """What the session's last look of this role saw, and which entries of the timeline are new to it since."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
