@@ -230,8 +230,15 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         failed = orchestrator_pb2.TaskProgress(
             task_id="one", role="DEV", state="failed", number=2, deliberation_id="delib-1", reason="quorum_missed"
         )
+        relying = orchestrator_pb2.TaskProgress(
+            task_id="two", role="QA", state="decided", number=1, relies_on_superseded=["dec-old"]
+        )
         return orchestrator_pb2.GetPlanProgressResponse(
-            plan_id="plan-1", state="completed", round=2, tasks=[failed], budget=orchestrator_pb2.Budget(tokens=9000)
+            plan_id="plan-1",
+            state="completed",
+            round=2,
+            tasks=[failed, relying],
+            budget=orchestrator_pb2.Budget(tokens=9000),
         )
 
     async def CancelPlan(self, request: Any, context: Any) -> Any:

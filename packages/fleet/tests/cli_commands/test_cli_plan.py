@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import cliservers
 import pytest
 from cliservers import Fleet
+
+from fleet_wire.gen.planning.v1 import planning_pb2
 
 PLAN = """
 story: {title: "Shorten [red]links", brief: "a \\e[31mbrief"}
@@ -133,6 +136,16 @@ async def test_show_prints_the_plan_and_nothing_that_steers_the_terminal(fleet: 
     assert "one" in shown and "QA" in shown and "r2" in shown
     as_json = json.loads((await fleet("plan", "show", plan_id, "--json")).stdout)
     assert as_json["plan"]["tasks"][1]["depends_on"] == ["one"]
+
+
+async def test_show_says_which_decisions_rely_on_superseded_ones(fleet: Fleet, services: cliservers.Services) -> None:
+    services.planning.plans["plan-1"] = planning_pb2.Plan(plan_id="plan-1", story_id="story-1", state="completed")
+    assert re.search(r"on superseded +two: dec-old", (await fleet("plan", "show", "plan-1")).stdout)
+    as_json = json.loads((await fleet("plan", "show", "plan-1", "--json")).stdout)
+    assert (as_json["relies_on_superseded"], as_json["plan"]["plan_id"]) == ({"two": ["dec-old"]}, "plan-1")
+    away = await fleet("plan", "show", "plan-1", "--json", ORCHESTRATOR_ADDRESS="127.0.0.1:1")
+    assert (away.exit_code, json.loads(away.stdout)["relies_on_superseded"]) == (0, None)
+    assert "what relies on superseded decisions is not known: the orchestrator does not answer" in away.stderr
 
 
 async def test_list_names_every_plan(fleet: Fleet, services: cliservers.Services, file: str) -> None:

@@ -1,5 +1,6 @@
 """`fleet plan …`: submit a plan from a file, look at it, approve or reject it, see how far it is, cancel it."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -12,7 +13,7 @@ from fleet.cli.client import DONE, RPC_SECONDS
 from fleet.cli.draft import draft
 from fleet.cli.options import AsJson, Reason, request_id_of
 from fleet_wire import ids
-from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition
+from fleet_wire.errors import AlreadyExists, Invalid, NotFound, Precondition, Unavailable
 from fleet_wire.events import Role
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
 from fleet_wire.gen.planning.v1 import planning_pb2
@@ -123,7 +124,7 @@ def reject(
 
 @app.command("show")
 def show_plan(plan_id: PlanId, as_json: AsJson = False) -> None:
-    """Show a plan with its story, tasks and state.
+    """Show a plan with its story, tasks and state, and which tasks' decisions rely on superseded ones.
 
     Example:  fleet plan show plan-3f2a
     """
@@ -132,13 +133,28 @@ def show_plan(plan_id: PlanId, as_json: AsJson = False) -> None:
         async with client.clients(addresses()) as to:
             asked = planning_pb2.GetPlanRequest(plan_id=ids.check_id("ID", plan_id))
             answer = await call(to.planning.GetPlan(asked, timeout=RPC_SECONDS), "planning")
+            relies = await _relies(to, answer.plan)
         if as_json:
-            print(safe.json_line(answer))
+            print(safe.json_line({**safe.plain(answer), "relies_on_superseded": relies}))
         else:
-            safe.console().print(show.plan(answer))
+            safe.console().print(show.plan(answer, relies))
         return DONE
 
     client.run(main, HINTS)
+
+
+async def _relies(to: client.Clients, plan: planning_pb2.Plan) -> dict[str, list[str]] | None:
+    """The superseded decisions that each task's own one relies on, for those that do; None, and a warning, where the
+    orchestrator, which knows them, is away. It has never heard of a plan that was not approved."""
+    asked = orchestrator_pb2.GetPlanProgressRequest(plan_id=plan.plan_id)
+    try:
+        found = await call(to.orchestrator.GetPlanProgress(asked, timeout=RPC_SECONDS), "the orchestrator")
+    except NotFound:
+        return {}
+    except Unavailable as error:
+        print(f"what relies on superseded decisions is not known: {client.sentence(error)}", file=sys.stderr)
+        return None
+    return {task.task_id: list(task.relies_on_superseded) for task in found.tasks if task.relies_on_superseded}
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Plans, decisions and deliberations as tables and text. Whatever a plan or model wrote goes through `safe`."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -15,8 +15,8 @@ from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2
 from fleet_wire.gen.planning.v1 import planning_pb2
 
 
-def plan(answer: planning_pb2.GetPlanResponse) -> RenderableType:
-    """A plan with its story and tasks."""
+def plan(answer: planning_pb2.GetPlanResponse, relies: Mapping[str, Sequence[str]] | None = None) -> RenderableType:
+    """A plan with its story and tasks, and the superseded decisions that those of its tasks rely on, by task."""
     found, story = answer.plan, answer.story
     facts: list[tuple[str, str]] = [
         ("plan", f"{found.plan_id}, version {found.plan_version}, {found.state}"),
@@ -31,6 +31,7 @@ def plan(answer: planning_pb2.GetPlanResponse) -> RenderableType:
         ("completed", tables.moment(found.completed_at)),
         ("roles", ", ".join(found.roles)),
         ("budget", tables.budget(found.budget)),
+        ("on superseded", "\n".join(f"{task}: {', '.join(ids)}" for task, ids in (relies or {}).items())),
     ]
     table = tables.table("task", "role", "title", "needs", "protocol", "requirements")
     for task in found.tasks:
