@@ -66,6 +66,7 @@ async def test_an_override_takes_the_place_of_a_decision_and_flags_all_that_rest
         plan_id=plan,
         superseded=(base.decision_id,),
         flagged=tuple(sorted([near.decision_id, far.decision_id])),
+        flagged_in={story: (near.decision_id,), other: (far.decision_id,)},
         versions={story: 4, other: 2},
     )
     assert list(ruled.versions) == [story, other]

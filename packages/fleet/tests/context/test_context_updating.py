@@ -82,6 +82,24 @@ async def test_an_override_supersedes_and_flags_and_tells_of_both(world: World, 
     assert {result.id, world.api.decision_id, world.test.decision_id, world.story} == set(told.changed)
 
 
+async def test_each_story_is_told_of_its_own_flagged_decisions_and_the_first_of_those_that_affect_none(
+    world: World, unique: Callable[[str], str]
+) -> None:
+    far = samples.completed(unique("story"), unique("plan"), "ui", based_on=[world.api.decision_id])
+    adhoc = samples.completed("", "", unique("adhoc"), based_on=[world.api.decision_id])
+    for event in (far, adhoc):
+        await memory.record(world.graph, [samples.arriving(event)])
+    both = Affects(decision_id=world.test.decision_id, story_id=far.story_id, reason="both")
+    request = unique("r")
+    for _ in range(2):
+        world.published.clear()
+        await world.ask(request, both, world.override())
+        _, own, other = world.published
+        assert (own.story_id, set(own.flagged)) == (world.story, {world.test.decision_id, adhoc.decision_id})
+        assert (other.story_id, set(other.flagged)) == (far.story_id, {world.test.decision_id, far.decision_id})
+        assert far.decision_id not in own.changed and own.superseded == other.superseded == [world.api.decision_id]
+
+
 async def test_very_many_flags_are_told_of_in_several_events_that_fit(world: World) -> None:
     flagged = tuple(f"dec-{number:060d}" for number in range(9000))
     result = Result(id="dec-new", superseded=("dec-old",), flagged=flagged, stories=(Version(world.story, 5),))
@@ -248,7 +266,7 @@ async def test_a_decision_made_again_supersedes_the_earlier_try_flags_and_tells_
     assert (other.story_id, other.version, other.deliberation_id) == (far.story_id, 2, "")
     for update in (told, other):
         assert update.superseded == [world.api.decision_id]
-        assert update.flagged == sorted([world.test.decision_id, far.decision_id])
+    assert (told.flagged, other.flagged) == ([world.test.decision_id], [far.decision_id])
     await handlers.remember(again, record, world.cache, world.publish)
     assert world.published[2:] == [told, other]
     wanted = samples.asked(world.story, world.plan, "test", "QA", "build", 4000, [])
@@ -268,6 +286,6 @@ async def test_a_base_on_superseded_ground_that_comes_late_tells_the_stories_of_
     for event in (far, late):
         await handlers.remember(event, record, world.cache, world.publish)
     _, own, other = world.published
-    assert (own.story_id, own.version, own.flagged) == (world.story, 6, [late.decision_id, far.decision_id])
+    assert (own.story_id, own.version, own.flagged) == (world.story, 6, [late.decision_id])
     assert (other.story_id, other.version) == (far.story_id, 2)
-    assert (other.superseded, far.decision_id in other.flagged) == ([world.api.decision_id], True)
+    assert (other.superseded, other.flagged) == ([world.api.decision_id], [far.decision_id])

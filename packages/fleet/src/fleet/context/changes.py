@@ -80,8 +80,8 @@ class Version(Struct, frozen=True):
 
 class Result(Struct, frozen=True, kw_only=True):
     """What became of a change: applied, with the id of what it made (of the decision, for `affects`), or `code` and `message`
-    say why not. `superseded` and `flagged` are as `context.updated` says them, `stories` those whose version it raised, the
-    change's own first."""
+    say why not. `superseded` and `flagged` are as `context.updated` says them, `flagged_in` by story as in `Ruled`, `stories`
+    those whose version it raised, the change's own first."""
 
     id: str = ""
     code: str = ""
@@ -89,6 +89,7 @@ class Result(Struct, frozen=True, kw_only=True):
     plan_id: str = ""
     superseded: tuple[str, ...] = ()
     flagged: tuple[str, ...] = ()
+    flagged_in: dict[str, tuple[str, ...]] | None = None
     stories: tuple[Version, ...] = ()
 
     @property

@@ -75,6 +75,7 @@ async def remember(event: Remembered, record: Recorder, cache: ContextCache, pub
         deliberation_id=names["deliberation_id"],
         superseded=sorted({*recorded.relies, *effects.superseded}),
         flagged=[*own, *effects.flagged],
+        flagged_in=effects.flagged_in,
     )
 
 

@@ -56,7 +56,7 @@ RETURN e.id AS id, other.decision_id AS other"""
 _STORIES = """
 UNWIND $ids AS id
 MATCH (c:Decision {decision_id: id})-[:AFFECTS]->(s:Story)
-RETURN DISTINCT s.story_id AS story_id"""
+RETURN id, s.story_id AS story_id"""
 _RELIES = """
 UNWIND $ids AS id
 MATCH (c:Decision {decision_id: id}) WHERE c.relies_on_superseded IS NOT NULL
@@ -69,11 +69,12 @@ RETURN id, s.version AS version"""
 
 
 class Effects(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new decision did to others: those that it superseded, those that this or its own ground flagged, and the version
-    that each further story got by it."""
+    """What a new decision did to others: those that it superseded, those that this or its own ground flagged, these by each
+    story that they affect (not known of what an earlier release wrote), and the version that each further story got by it."""
 
     superseded: tuple[str, ...] = ()
     flagged: tuple[str, ...] = ()
+    flagged_in: dict[str, tuple[str, ...]] | None = None
     versions: dict[str, int] = {}
 
 
@@ -118,9 +119,14 @@ async def _effects(
         for dependent, bases in (await dependents(tx, earlier)).items():
             marks.setdefault(dependent, set()).update(bases)
     flagged = sorted(set(await flag(tx, marks)) - own.keys())
-    stories = (affected | set(await stories_of(tx, flagged))) - {own[id]}
-    versions = await raise_stories(tx, sorted(stories))
-    return Effects(superseded=tuple(superseded), flagged=tuple(flagged), versions=versions)
+    flagged_in = await by_story(tx, flagged)
+    versions = await raise_stories(tx, sorted((affected | flagged_in.keys()) - {own[id]}))
+    return Effects(
+        superseded=tuple(superseded),
+        flagged=tuple(flagged),
+        flagged_in=flagged_in if flagged else None,
+        versions=versions,
+    )
 
 
 async def take_stories(tx: neo4j.AsyncManagedTransaction, olds: Sequence[str], decision_id: str) -> list[str]:
@@ -160,10 +166,12 @@ async def flag(tx: neo4j.AsyncManagedTransaction, relies: Mapping[str, set[str]]
     return sorted(changed)
 
 
-async def stories_of(tx: neo4j.AsyncManagedTransaction, decisions: Collection[str]) -> list[str]:
-    """The stories that these decisions affect, in the order in which all writers take them."""
-    found = await rows(tx, _STORIES, ids=sorted(decisions)) if decisions else []
-    return sorted(row["story_id"] for row in found)
+async def by_story(tx: neo4j.AsyncManagedTransaction, decisions: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """These decisions by each story that they affect."""
+    found: dict[str, set[str]] = {}
+    for row in await rows(tx, _STORIES, ids=sorted(decisions)) if decisions else ():
+        found.setdefault(row["story_id"], set()).add(row["id"])
+    return {story: tuple(sorted(ids)) for story, ids in found.items()}
 
 
 async def raise_stories(tx: neo4j.AsyncManagedTransaction, stories: Sequence[str]) -> dict[str, int]:

@@ -98,13 +98,15 @@ class Ruling:
 
 class Ruled(msgspec.Struct, frozen=True, kw_only=True):
     """What a ruling did: the decision that it made (or is about, where it makes none), what that superseded, what relies on
-    that, and the version that each story got, its own first. An ad-hoc decision has no story. `new`: this call wrote it."""
+    that, these by each story that they affect (not known of what an earlier release wrote), and the version that each story
+    got, its own first. An ad-hoc decision has no story. `new`: this call wrote it."""
 
     decision_id: str
     story_id: str
     plan_id: str
     superseded: tuple[str, ...] = ()
     flagged: tuple[str, ...] = ()
+    flagged_in: dict[str, tuple[str, ...]] | None = None
     versions: dict[str, int] = {}
     new: bool = True
 
@@ -126,9 +128,10 @@ async def rule(graph: Graph, ruling: Ruling) -> Ruled:
             before = msgspec.json.decode(found["ruled"], type=Ruled)
             return msgspec.structs.replace(before, new=False)
         ruled, affected, said = await _STEPS[ruling.kind](tx, ruling)
-        stories = {*affected, *await reliance.stories_of(tx, ruled.flagged)}
-        versions = await reliance.raise_stories(tx, sorted(stories))
-        ruled = msgspec.structs.replace(ruled, versions=_own_first(versions, ruled.story_id))
+        flagged_in = await reliance.by_story(tx, ruled.flagged)
+        versions = await reliance.raise_stories(tx, sorted({*affected, *flagged_in}))
+        own_first = _own_first(versions, ruled.story_id)
+        ruled = msgspec.structs.replace(ruled, flagged_in=flagged_in if ruled.flagged else None, versions=own_first)
         events = _events(ruling, ruled, affected, {**said, "fingerprint": fingerprint})
         await rows(tx, _CLOSE, events=events)
         return ruled

@@ -77,6 +77,7 @@ async def _applied(change: Change, asking: Asking, memory: Graph) -> Result:
                 plan_id=ruled.plan_id,
                 superseded=ruled.superseded,
                 flagged=ruled.flagged,
+                flagged_in=ruled.flagged_in,
                 stories=tuple(Version(story, version) for story, version in ruled.versions.items()),
             )
         case Summary():
@@ -125,4 +126,5 @@ async def _tell(result: Result, cache: ContextCache, publish: Publish) -> None:
         plan_id=result.plan_id,
         superseded=result.superseded,
         flagged=result.flagged,
+        flagged_in=result.flagged_in,
     )
