@@ -87,7 +87,7 @@ async def _served(store: str, folder: Path, parts: Sequence[str], java: str = ""
         pid = None
         if store == "neo4j":
             (folder / "neo4j").mkdir(exist_ok=True)
-            server = cleanup.enter_context(realparts.neo4j_server(folder / "neo4j", NEO4J_JAVA))
+            server = cleanup.enter_context(realparts.neo4j_server(folder / "neo4j", NEO4J_JAVA, replans=True))
             assert server.process is not None
             pid = server.process.pid
             env |= server.env()

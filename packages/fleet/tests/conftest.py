@@ -67,6 +67,24 @@ def each_graph(request: pytest.FixtureRequest) -> realparts.GraphServer:
 
 
 @pytest.fixture
+def empty_graph(embedded: realparts.GraphServer) -> Iterator[realparts.GraphServer]:
+    """The shared embedded graph server with nothing in it, before the test and after it: in seconds less than one of its own."""
+    realparts.empty(embedded)
+    yield embedded
+    realparts.empty(embedded)
+
+
+@pytest.fixture
+def empty_neo4j(neo4j: realparts.GraphServer) -> Iterator[realparts.GraphServer]:
+    """The same on the shared Neo4j, where it is ours to empty."""
+    if realparts.neo4j_of_environment():
+        pytest.skip("NOT TESTED on Neo4j: the database of TEST_NEO4J_URI is not ours to empty")
+    realparts.empty(neo4j)
+    yield neo4j
+    realparts.empty(neo4j)
+
+
+@pytest.fixture
 def own_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[realparts.GraphServer]:
     """An embedded graph server of the test's own, empty, which it may kill and start again (`own_graph.process`)."""
     with realparts.arcade_server(tmp_path_factory.mktemp("own-graph")) as server:

@@ -175,6 +175,12 @@ class GraphServer:
         return GraphSettings.model_validate({name.lower(): value for name, value in self.env().items()})
 
 
+def empty(server: GraphServer) -> None:
+    """Takes every node out of it, the records of migrations among them; constraints and indexes stay."""
+    with neo4j.GraphDatabase.driver(server.uri, auth=(server.user, server.password)) as driver:
+        driver.execute_query("MATCH (n) DETACH DELETE n", database_=server.database)
+
+
 def neo4j_of_environment() -> GraphServer | None:
     """The Neo4j of TEST_NEO4J_URI, _USER, _PASSWORD and _DATABASE, where they are set."""
     uri = os.environ.get("TEST_NEO4J_URI")
@@ -199,9 +205,10 @@ def why_no_neo4j() -> str:
 
 
 @contextlib.contextmanager
-def neo4j_server(directory: Path, java: Sequence[str] = SHORT_LIVED) -> Iterator[GraphServer]:
+def neo4j_server(directory: Path, java: Sequence[str] = SHORT_LIVED, replans: bool = False) -> Iterator[GraphServer]:
     """A Neo4j Community on the machine's Java, empty or with what an earlier one left in the folder; see `why_no_neo4j`. `java`
-    are the options of its Java."""
+    are the options of its Java. Unless it `replans`, it plans a statement once: tests fill and empty it all the time, and most
+    of its work would be to plan all statements anew each time."""
     port = free_port()
     uri = f"bolt://{HOST}:{port}"
     (directory / "conf").mkdir(exist_ok=True)
@@ -212,6 +219,7 @@ def neo4j_server(directory: Path, java: Sequence[str] = SHORT_LIVED) -> Iterator
         "server.memory.pagecache.size": "32m",
         "db.tx_log.preallocate": "false",
         "dbms.usage_report.enabled": "false",
+        **({} if replans else {"dbms.cypher.min_replan_interval": "1h"}),
     }
     (directory / "conf/neo4j.conf").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     command = [

@@ -221,10 +221,10 @@ def test_the_table_of_parts_writes_states_as_words() -> None:
 
 
 def test_a_memory_is_carried_out_and_in_with_an_exit_code_for_each_refusal(
-    own_graph: realparts.GraphServer, tmp_path: Path
+    empty_graph: realparts.GraphServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "memory.jsonl"
-    empty = fleet("graph", "export", "--output", str(file), **own_graph.env())
+    empty = fleet("graph", "export", "--output", str(file), **empty_graph.env())
     assert empty.exit_code == 1 and "start the context service of this release once" in empty.stderr
     assert list(tmp_path.iterdir()) == []
     head = form.Head(form.VERSION, {service: migrations[-1].number for service, migrations in exporting.FORMS.items()})
@@ -234,21 +234,21 @@ def test_a_memory_is_carried_out_and_in_with_an_exit_code_for_each_refusal(
     tally.add(head, lines[0])
     tally.add(story, lines[1])
     file.write_bytes(b"".join(lines))
-    cut = fleet("graph", "import", str(file), **own_graph.env())
+    cut = fleet("graph", "import", str(file), **empty_graph.env())
     assert cut.exit_code == 2 and "is cut off: its end is missing" in cut.stderr
     file.write_bytes(b"".join([*lines, form.encode(tally.end())]))
-    dry = fleet("graph", "import", str(file), "--dry-run", **own_graph.env())
+    dry = fleet("graph", "import", str(file), "--dry-run", **empty_graph.env())
     assert dry.exit_code == 0 and "to be added: 1; there already: 0" in dry.stdout
-    told = json.loads(fleet("graph", "import", str(file), "--json", **own_graph.env()).stdout)
+    told = json.loads(fleet("graph", "import", str(file), "--json", **empty_graph.env()).stdout)
     assert (told["added"], told["nodes"], told["dry_run"]) == (1, {"Story": 1}, False)
     copy = tmp_path / "copy.jsonl"
-    written = fleet("graph", "export", "--output", str(copy), **own_graph.env())
+    written = fleet("graph", "export", "--output", str(copy), **empty_graph.env())
     assert written.exit_code == 0 and written.stdout == f"1 nodes and 0 relations in {copy}\n"
     assert copy.read_bytes() == file.read_bytes() and copy.stat().st_mode & 0o777 == 0o600
-    streamed = fleet("graph", "export", "--json", **own_graph.env())
+    streamed = fleet("graph", "export", "--json", **empty_graph.env())
     assert streamed.stdout_bytes == file.read_bytes() and json.loads(streamed.stderr)["sha256"] == told["sha256"]
     file.write_bytes(file.read_bytes().replace(b"Login", b"Logon"))
-    assert fleet("graph", "import", str(file), **own_graph.env()).exit_code == 2
-    assert fleet("graph", "export", "--output", str(tmp_path / "no/where"), **own_graph.env()).exit_code == 2
+    assert fleet("graph", "import", str(file), **empty_graph.env()).exit_code == 2
+    assert fleet("graph", "export", "--output", str(tmp_path / "no/where"), **empty_graph.env()).exit_code == 2
     away = fleet("graph", "import", str(copy), **nowhere())
     assert away.exit_code == 2 and "the graph database at bolt://127.0.0.1:" in away.stderr

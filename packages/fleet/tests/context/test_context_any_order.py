@@ -32,17 +32,13 @@ SHUFFLES = 5
 Dump = tuple[list[Any], list[Any]]
 
 
-@pytest_asyncio.fixture(params=["own_graph", "neo4j"])
+@pytest_asyncio.fixture(params=["empty_graph", "empty_neo4j"])
 async def empty(request: pytest.FixtureRequest) -> AsyncIterator[Graph]:
     """A graph database with nothing in it, which the test may empty."""
-    if request.param == "neo4j" and realparts.neo4j_of_environment():
-        pytest.skip("NOT TESTED on Neo4j: the database of TEST_NEO4J_URI is not ours to empty")
     server: realparts.GraphServer = request.getfixturevalue(request.param)
     store = Graph(server.settings())
-    await clear(store)
     await migrate(store, "context", MIGRATIONS)
     yield store
-    await clear(store)
     await store.close()
 
 

@@ -69,18 +69,18 @@ async def test_it_remembers_answers_and_stops_on_sigterm(
 
 
 async def test_on_the_database_of_a_newer_release_it_says_so_and_writes_nothing(
-    own_graph: realparts.GraphServer,
+    empty_graph: realparts.GraphServer,
     nats_url: str,
     valkey_url: str,
     bus: Bus,
     tmp_path: Path,
     unique: Callable[[str], str],
 ) -> None:
-    graph = Graph(own_graph.settings())
+    graph = Graph(empty_graph.settings())
     await migrate(graph, "context", (*MIGRATIONS, Migration(99, ())))
     await bus.publish(samples.story_created(unique("story")))
     port = realparts.free_port()
-    env = env_of(**own_graph.env(), NATS_URL=nats_url, VALKEY_URL=valkey_url, GRPC_PORT=str(port))
+    env = env_of(**empty_graph.env(), NATS_URL=nats_url, VALKEY_URL=valkey_url, GRPC_PORT=str(port))
     process = realparts.Process(COMMAND, tmp_path / "context.log", lambda: realparts.listens(port), env=env)
     with realparts.running(process):
         async with channel(f"127.0.0.1:{port}") as open_channel, asyncio.timeout(40):

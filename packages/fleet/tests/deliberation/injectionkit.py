@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import re
 import sys
 from pathlib import Path
@@ -55,7 +56,8 @@ def injections() -> list[Injection]:
     return [Injection(**entry) for entry in yaml.safe_load(CORPUS.read_text())]
 
 
-def asked(place: str, text: str) -> list[JobRequest]:
+@functools.cache
+def asked(place: str, text: str) -> tuple[JobRequest, ...]:
     """All that a peer review asks the model, with the text in its place: in the context, or as what one seat answers."""
     blocks = [
         ContextText(kind=kind, title=f"On {name}", text=text if name == place else CLEAN)
@@ -89,7 +91,8 @@ def asked(place: str, text: str) -> list[JobRequest]:
         )
     )
     # The order in which pairs are judged goes by the length of the proposals, among others.
-    return sorted((it for it in council.asked if it.messages), key=lambda it: (it.phase, it.item, it.agent_id))
+    shown = (it for it in council.asked if it.messages)
+    return tuple(sorted(shown, key=lambda it: (it.phase, it.item, it.agent_id)))
 
 
 def of_tests(place: str, text: str) -> str:

@@ -1,6 +1,5 @@
 """Texts that try to steer a seat, in the real prompts of every phase: they stay data."""
 
-import functools
 import unicodedata
 from pathlib import Path
 
@@ -23,8 +22,6 @@ CONTROL_TOKENS = (
 )  # fmt: skip
 """Of the templates of ChatML, harmony, Llama 2 and 3, Mistral, Gemma, Phi, DeepSeek, GLM, EXAONE and Qwen."""
 
-clean = functools.cache(functools.partial(asked, text=CLEAN))
-
 
 def test_the_set_is_large_and_every_place_is_tried() -> None:
     assert len(ALL) >= 40
@@ -35,7 +32,7 @@ def test_the_set_is_large_and_every_place_is_tried() -> None:
 @pytest.mark.parametrize("injection", ALL, ids=lambda it: it.name)
 def test_it_stays_in_its_fence_and_all_else_is_byte_for_byte_as_without_it(injection: Injection) -> None:
     text = injection.armed()
-    pairs = list(zip(asked(injection.enters, text), clean(injection.enters), strict=True))
+    pairs = list(zip(asked(injection.enters, text), asked(injection.enters, CLEAN), strict=True))
     assert {one.phase for one, _ in pairs} == {"propose", "tests", "critique", "revise", "judge"}
     reached = 0
     for one, other in pairs:
@@ -67,7 +64,7 @@ def test_no_control_token_survives_also_for_a_tokenizer_that_normalises(injectio
 @pytest.mark.parametrize("place", sorted({*BLOCKS, *ANSWERS} - {"QA test"}))  # a test that long is left out
 def test_all_of_them_at_once_in_one_place_stay_in_their_fence(place: str) -> None:
     text = "\n".join(it.armed() for it in ALL)
-    for one, other in zip(asked(place, text), clean(place), strict=True):
+    for one, other in zip(asked(place, text), asked(place, CLEAN), strict=True):
         assert outside(one.messages[1][1]) == outside(other.messages[1][1])
         assert len(fences(one.messages[1][1])) == len(fences(other.messages[1][1]))
 

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -36,40 +36,21 @@ MOVED = events.StoryTransitioned(
 )
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, realparts.GraphServer]]:
-    """Servers of these tests alone, which are emptied: an embedded one, and a Neo4j where there is one to start."""
-    with realparts.arcade_server(tmp_path_factory.mktemp("embedded")) as arcade:
-        if realparts.why_no_neo4j():
-            yield {"embedded": arcade}
-            return
-        with realparts.neo4j_server(tmp_path_factory.mktemp("neo4j")) as neo4j:
-            yield {"embedded": arcade, "neo4j": neo4j}
+@pytest_asyncio.fixture
+async def on_embedded(empty_graph: realparts.GraphServer) -> AsyncIterator[Graph]:
+    graph = Graph(empty_graph.settings())
+    yield graph
+    await graph.close()
 
 
 @pytest_asyncio.fixture
-async def graphs(servers: dict[str, realparts.GraphServer]) -> AsyncIterator[dict[str, Graph]]:
-    opened = {name: Graph(server.settings()) for name, server in servers.items()}
-    for one in opened.values():
-        await clear(one)
-    yield opened
-    for one in opened.values():
-        await one.close()
+async def on_neo4j(empty_neo4j: realparts.GraphServer) -> AsyncIterator[Graph]:
+    graph = Graph(empty_neo4j.settings())
+    yield graph
+    await graph.close()
 
 
-@pytest.fixture
-def neo4j(graphs: dict[str, Graph]) -> Graph:
-    if "neo4j" not in graphs:
-        pytest.skip(f"NOT TESTED on Neo4j: {realparts.why_no_neo4j()}")
-    return graphs["neo4j"]
-
-
-@pytest.fixture
-def embedded(graphs: dict[str, Graph]) -> Graph:
-    return graphs["embedded"]
-
-
-@pytest.fixture(params=["embedded", "neo4j"])
+@pytest.fixture(params=["on_embedded", "on_neo4j"])
 def each(request: pytest.FixtureRequest) -> Graph:
     found: Graph = request.getfixturevalue(request.param)
     return found
@@ -175,15 +156,15 @@ async def bring(graph: Graph, path: Path, merge: bool = False, dry_run: bool = F
 
 
 async def test_from_embedded_to_neo4j_and_back_the_memory_and_its_file_stay_the_same(
-    embedded: Graph, neo4j: Graph, tmp_path: Path
+    on_embedded: Graph, on_neo4j: Graph, tmp_path: Path
 ) -> None:
-    await fill(embedded)
-    first = await export(embedded, tmp_path / "first")
-    await bring(neo4j, tmp_path / "first")
-    assert await export(neo4j, tmp_path / "second") == first
-    await clear(embedded)
-    counts = await bring(embedded, tmp_path / "second")
-    assert await export(embedded, tmp_path / "third") == first
+    await fill(on_embedded)
+    first = await export(on_embedded, tmp_path / "first")
+    await bring(on_neo4j, tmp_path / "first")
+    assert await export(on_neo4j, tmp_path / "second") == first
+    await clear(on_embedded)
+    counts = await bring(on_embedded, tmp_path / "second")
+    assert await export(on_embedded, tmp_path / "third") == first
     end = form.checked(tmp_path / "third").end
     assert set(end.nodes) == set(form.KEYS), "the sample has every label"
     assert counts.added == sum(end.nodes.values()) + sum(end.relations.values()) == end.lines - 1
@@ -279,17 +260,17 @@ async def test_a_memory_that_is_written_meanwhile_gives_no_file(
         form.checked(tmp_path / "file")
 
 
-async def test_a_database_of_another_form_is_refused(embedded: Graph, tmp_path: Path) -> None:
-    await embedded.write(lambda tx: rows(tx, "MATCH (n:Migration) DELETE n"))
+async def test_a_database_of_another_form_is_refused(on_embedded: Graph, tmp_path: Path) -> None:
+    await on_embedded.write(lambda tx: rows(tx, "MATCH (n:Migration) DELETE n"))
     with pytest.raises(Precondition, match="has migration 0 of context"):
-        await export(embedded, tmp_path / "file")
+        await export(on_embedded, tmp_path / "file")
     head = form.Head(form.VERSION, {"context": 1, "planning": 1})
     tally = form.Tally()
     tally.add(head, form.encode(head))
     (tmp_path / "old").write_bytes(form.encode(head) + form.encode(tally.end()))
     with pytest.raises(Precondition, match="is of migrations context 1, planning 1"):
-        await bring(embedded, tmp_path / "old")
-    assert await embedded.ask("MATCH (n) RETURN n") == []
+        await bring(on_embedded, tmp_path / "old")
+    assert await on_embedded.ask("MATCH (n) RETURN n") == []
 
 
 def whole(*entries: form.Line) -> bytes:

@@ -167,15 +167,15 @@ async def test_it_serves_from_the_start_and_is_ready_when_streams_and_graph_are(
 
 
 async def test_on_the_database_of_a_newer_release_it_says_so_and_publishes_nothing(
-    bus: Bus, nats_url: str, own_graph: realparts.GraphServer, tmp_path: Path
+    bus: Bus, nats_url: str, empty_graph: realparts.GraphServer, tmp_path: Path
 ) -> None:
-    graph = Graph(own_graph.settings())
+    graph = Graph(empty_graph.settings())
     newer = (*MIGRATIONS, Migration(99, ()))
     await migrate(graph, "planning", newer)
     store = GraphStore(graph)
     made = story(now=some_time())
     await store.create_story(made, outgoing(domain.created_event(made), made.created_at))
-    service_process = service(tmp_path, nats_url, own_graph)
+    service_process = service(tmp_path, nats_url, empty_graph)
     with realparts.running(service_process.process):
         async with grpc.aio.insecure_channel(service_process.address) as channel:
 
