@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fleet_wire import events
-from fleet_wire.redaction import redact, redact_struct
+from fleet_wire.redaction import redact, redact_all, redact_struct
 
 LINES = (Path(__file__).with_name("redaction_corpus.txt")).read_text("utf-8").splitlines()
 TEXTS = [
@@ -52,3 +52,4 @@ def test_what_is_found_in_a_text_is_found_in_the_texts_of_a_value() -> None:
     alone = [redact(text) for text in PLAIN]
     together = redact_struct(events.StoryText(title="", brief=PLAIN[0], acceptance=PLAIN))
     assert (together.brief, together.acceptance) == (alone[0], alone)
+    assert redact_all(PLAIN) == alone

@@ -114,13 +114,16 @@ async def rows(
     return [dict(zip(record.keys(), map(_plain, record), strict=True)) async for record in result]
 
 
+_PLAIN = (str, type(None), int, float, bool)
+
+
 def _plain(value: Any) -> Any:
     """As the driver's `Record.data`, which asks of each single text and number whether it is any of several abstract classes: a
     sixth of the processor's time that a context takes."""
+    if isinstance(value, list):
+        return [item if type(item) in _PLAIN else _plain(item) for item in value]
     if isinstance(value, neo4j.graph.Node):
         return dict(value.items())
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value

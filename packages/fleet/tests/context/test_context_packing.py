@@ -54,7 +54,7 @@ def decision(
         margin=0.1,
         decided_at=samples.NOW + dt.timedelta(minutes=minute),
     )
-    return dataclasses.replace(made, **changes)
+    return msgspec.structs.replace(made, **changes)
 
 
 def constraint(name: str, content: str = "No new dependency.") -> domain.Decision:
@@ -150,14 +150,14 @@ def test_blocks_hold_the_texts() -> None:
 
 def test_no_block_holds_a_secret() -> None:
     secret = 'password = "hunter2"'
-    told = dataclasses.replace(decision("d", f"Use {secret}"), title=secret, rationale=secret)
+    told = msgspec.structs.replace(decision("d", f"Use {secret}"), title=secret, rationale=secret)
     known = facts(
         story=domain.Story("story-1", f"Login {secret}", f"Users log in. {secret}", (secret,)),
         task=domain.Task("plan-1", "api", secret, secret, (secret,), (secret,)),
         plan=domain.Plan("plan-1", 1, secret, (domain.PlannedTask("api", secret, "QA", (), False),)),
         required=(told,),
-        affecting=(dataclasses.replace(told, decision_id="e"),),
-        constraints=(dataclasses.replace(told, decision_id="f"),),
+        affecting=(msgspec.structs.replace(told, decision_id="e"),),
+        constraints=(msgspec.structs.replace(told, decision_id="f"),),
         milestones=(dataclasses.replace(milestone(1), summary=secret),),
     )
     for budget in (2000, 200):

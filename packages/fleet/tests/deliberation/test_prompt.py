@@ -4,7 +4,7 @@ import re
 from typing import get_args
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleet.deliberation.lenses import FOCUS, LENSES, lens
@@ -104,6 +104,13 @@ def test_control_tokens_of_chat_templates_are_broken() -> None:
 def test_code_stays_readable() -> None:
     code = "if a < b and c > d:\n\treturn {'x': [1, 2]}"
     assert harmless(code) == code
+
+
+@given(st.text(alphabet=st.one_of(st.characters(codec="ascii"), st.sampled_from("<|[-- \n\r0123456789ab/INST]"))))
+@example("--- 0123456789ab end")
+@example("a\rb\x7f")
+def test_plain_ascii_is_treated_as_it_is_beside_other_characters(text: str) -> None:
+    assert harmless(text) + " \u00a7" == harmless(text + " \u00a7")
 
 
 texts = st.text(alphabet=st.one_of(st.characters(), st.sampled_from("<|>/[]-\n\x00\x01\x1b endSYINT_")))

@@ -24,6 +24,8 @@ _CONTROL_TOKEN = re.compile(
 _LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _DASH = "[-\u2010-\u2015\u2212\ufe58\ufe63\uff0d]"
 _MARKER_LINE = re.compile(rf"^([ \t]*{_DASH})(?={_DASH}+[ \t]+[0-9A-Fa-f]{{12}}\b)", re.MULTILINE)
+# Of plain ASCII without a dash after a dash, what the rules above can change: for nearly all texts this is all that is looked at.
+_CHANGED = bytes({*range(0x20), 0x7F, *b"<|["} - {*b"\t\n"})
 MARKER_CHARS = 12
 
 
@@ -33,6 +35,8 @@ def harmless(text: str) -> str:
 
     In this order: taking characters out afterwards could put a token together again.
     """
+    if text.isascii() and "--" not in text and len(text.encode().translate(None, _CHANGED)) == len(text):
+        return text
     plain = _REMOVED.sub("", _LINE_END.sub("\n", text))
     if _TOKEN_CHARACTER.search(plain):
         plain = _CONTROL_TOKEN.sub(lambda match: match.group(0) + " ", plain)

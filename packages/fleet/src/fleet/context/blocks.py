@@ -6,7 +6,7 @@ newest first), and the summary. The role's lens stands last.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -16,7 +16,7 @@ from fleet.context.domain import Decision, Facts
 from fleet.deliberation.lenses import lens
 from fleet.deliberation.prompt import inside
 from fleet_wire.fence import harmless
-from fleet_wire.redaction import redact
+from fleet_wire.redaction import redact_all
 
 Level = Literal["summary", "milestone", "affecting", "plan", "role", "story", "constraint", "task", "depended_on"]
 """What a block is when space is short: see `packing.GOES_FIRST`. A decision is `depended_on` or `affecting`."""
@@ -52,17 +52,27 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 def candidates(request: domain.ContextRequest, facts: Facts) -> tuple[list[Candidate], list[LeftOut]]:
     """All blocks that the request's scope allows, in the order of the answer, and what it does not."""
-    scope = request.scope
+    scope, kinds = request.scope, {*request.scope.kinds}
     found: dict[tuple[str, str], Candidate] = {}
     left_out = [LeftOut(id, "decision", "superseded", 0, by) for id, by in facts.superseded.items()]
     for candidate, tells_of, role in _all(request, facts):
         councils = scope.depends_on if candidate.level == "depended_on" else scope.affects
-        if {candidate.kind, tells_of} <= {*scope.kinds} and (not role or role in councils):
+        if {candidate.kind, tells_of} <= kinds and (not role or role in councils):
             found.setdefault((candidate.kind, candidate.source_id), candidate)
         else:
             left_out.append(LeftOut(candidate.source_id, candidate.kind, "scope"))
     left_out += [LeftOut(id, "decision", "scope") for id in facts.out_of_scope]
-    return list(found.values()), [item for item in dict.fromkeys(left_out) if (item.kind, item.source_id) not in found]
+    kept_back = [item for item in dict.fromkeys(left_out) if (item.kind, item.source_id) not in found]
+    return _redacted(found.values()), kept_back
+
+
+def _redacted(found: Collection[Candidate]) -> list[Candidate]:
+    """The one way from what is known to what is seen, so that no block holds a secret."""
+    clean = redact_all([text for candidate in found for text in (candidate.title, candidate.text)])
+    return [
+        Candidate(candidate.kind, candidate.source_id, title, text, candidate.level)
+        for candidate, title, text in zip(found, clean[::2], clean[1::2], strict=True)
+    ]
 
 
 def _all(request: domain.ContextRequest, facts: Facts) -> Iterator[tuple[Candidate, str, str]]:
@@ -73,7 +83,7 @@ def _all(request: domain.ContextRequest, facts: Facts) -> Iterator[tuple[Candida
     yield _plan(facts.plan, facts.task), "plan", ""
     for constraint in _oldest_first(facts.constraints):
         text = _joined(_set_by(constraint), constraint.content, _because(constraint))
-        yield _candidate("constraint", constraint.decision_id, constraint.title, text, "constraint"), "constraint", ""
+        yield Candidate("constraint", constraint.decision_id, constraint.title, text, "constraint"), "constraint", ""
     bound = {constraint.decision_id for constraint in facts.constraints}
     for decision in (*_oldest_first(facts.required), *_oldest_first(facts.depended_on)):
         if decision.decision_id not in bound:
@@ -83,11 +93,11 @@ def _all(request: domain.ContextRequest, facts: Facts) -> Iterator[tuple[Candida
         yield _decision(decision, "affecting"), "decision", decision.role
     for milestone in facts.milestones:
         text = f"{milestone.at[:16].replace('T', ' ')} {milestone.summary}".strip()
-        made = _candidate("milestone", milestone.event_id, "", text, "milestone")
+        made = Candidate("milestone", milestone.event_id, "", text, "milestone")
         yield made, *_told(milestone)
     yield _summary(facts), "summary", ""
     title = f"{request.role}, {request.phase}"
-    yield _candidate("role", request.role, title, lens(request.role, request.phase), "role"), "role", ""
+    yield Candidate("role", request.role, title, lens(request.role, request.phase), "role"), "role", ""
 
 
 def told_in(scope: domain.Scope, milestone: domain.Milestone) -> bool:
@@ -105,12 +115,12 @@ def _told(milestone: domain.Milestone) -> tuple[str, str]:
 
 def _task(task: domain.Task) -> Candidate:
     text = _joined(task.description, _listed("Requirements", task.requirements), _listed("Acceptance", task.acceptance))
-    return _candidate("task", task.key, task.title, text, "task")
+    return Candidate("task", task.key, task.title, text, "task")
 
 
 def _story(story: domain.Story) -> Candidate:
     text = _joined(story.brief, _listed("Acceptance", story.acceptance))
-    return _candidate("story", story.story_id, story.title, text, "story")
+    return Candidate("story", story.story_id, story.title, text, "story")
 
 
 def _plan(plan: domain.Plan, task: domain.Task | None) -> Candidate:
@@ -121,7 +131,7 @@ def _plan(plan: domain.Plan, task: domain.Task | None) -> Candidate:
         for other in plan.tasks
     ]
     title = f"Plan version {plan.plan_version}, approved by {plan.approved_by}"
-    return _candidate("plan", plan.plan_id, title, _listed("Tasks", lines), "plan")
+    return Candidate("plan", plan.plan_id, title, _listed("Tasks", lines), "plan")
 
 
 def _decision(decision: Decision, level: Level) -> Candidate:
@@ -134,7 +144,7 @@ def _decision(decision: Decision, level: Level) -> Candidate:
     if decision.relies_on_superseded:
         flag = f"It was decided on what has since been overruled: {', '.join(decision.relies_on_superseded)}."
     text = _joined(by, flag, decision.content, _because(decision))
-    return _candidate("decision", decision.decision_id, decision.title, text, level)
+    return Candidate("decision", decision.decision_id, decision.title, text, level)
 
 
 def _set_by(constraint: Decision) -> str:
@@ -146,20 +156,15 @@ def _summary(facts: Facts) -> Candidate:
     see those does not get them here."""
     if written := facts.summary:
         text = f"{written.at[:16].replace('T', ' ')} {written.text}".strip()
-        return _candidate("summary", written.event_id, "", text, "summary")
+        return Candidate("summary", written.event_id, "", text, "summary")
     tasks = facts.plan.tasks
     state = f"The story is in {facts.story.state}. " if facts.story.state else ""
     text = f"{state}{sum(task.decided for task in tasks)} of the {len(tasks)} tasks of its plan are decided."
-    return _candidate("summary", facts.plan.plan_id, "", text, "summary")
+    return Candidate("summary", facts.plan.plan_id, "", text, "summary")
 
 
 def _because(decision: Decision) -> str:
     return f"Rationale: {decision.rationale}" if decision.rationale else ""
-
-
-def _candidate(kind: str, source_id: str, title: str, text: str, level: Level) -> Candidate:
-    """The one place where blocks are made of what is known, so that none holds a secret."""
-    return Candidate(kind, source_id, redact(title), redact(text), level)
 
 
 def _oldest_first(decisions: Iterable[Decision]) -> list[Decision]:

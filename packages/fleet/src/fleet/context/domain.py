@@ -101,8 +101,7 @@ class Task:
         return task_key(self.plan_id, self.task_id)
 
 
-@dataclasses.dataclass(frozen=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Plan and story are empty for one that an ad-hoc deliberation made. `kind` is council for a deliberation's; a person's,
     `decided_by` them, is an override or a constraint and has no deliberation and no winner. One that was overruled says
     by which; `relies_on_superseded` names the overruled ones that it depends on, directly or through others."""

@@ -87,7 +87,7 @@ async def get_context(
     held = await cache.get(head, request, tokenizer.name) if head else None
     if held is not None:
         return held, True
-    facts = await reader.facts(request)
+    facts = await reader.facts(request, head)
     context = await counted(request, facts, tokenizer)
     await cache.put(facts.head, request, context)
     return context, False

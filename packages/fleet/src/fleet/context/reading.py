@@ -1,10 +1,10 @@
 """The memory in the graph database: what requests read."""
 
-import asyncio
 import dataclasses
 import datetime as dt
 import functools
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -27,53 +27,67 @@ MATCH (s:Story {story_id: id})
 RETURN id, s.born AS born, s.version AS version"""
 _STORY = "MATCH (s:Story {story_id: $story_id}) RETURN s"
 _TASK = "MATCH (t:Task {key: $key}) RETURN t"
+_FIELDS = domain.Decision.__struct_fields__
+
+
+def _listed(decision: str) -> str:
+    """The properties of this decision as `_decision` takes them; null where there is none. Its node holds more, and says the name
+    of each again: that would be twice as much to send and to read."""
+    return f"CASE WHEN {decision} IS NULL THEN null ELSE [{', '.join(f'{decision}.{name}' for name in _FIELDS)}] END"
+
+
 # What binds a task or the story is no decision that affects the story, whoever overruled it since.
-# The version is taken before all else is looked at: what is written meanwhile shows in it afterwards.
-_FACTS = """
+# Of the timeline, only the newest that the scope allows are picked, as `blocks.told_in` says, which looks again at what is found.
+# One statement for all that a context is made of: each costs more to send, to plan and to take apart than most of what is read.
+_FACTS = f"""
 UNWIND $requests AS q
-MATCH (s:Story {story_id: q.story_id})
-WITH q, s, s.born AS born, s.version AS version
-OPTIONAL MATCH (p:Plan {plan_id: q.plan_id})
-OPTIONAL MATCH (t:Task {key: q.key})
+MATCH (s:Story {{story_id: q.story_id}})
+OPTIONAL MATCH (p:Plan {{plan_id: q.plan_id}})
+OPTIONAL MATCH (t:Task {{key: q.key}})
 OPTIONAL MATCH (t)-[:DEPENDS_ON]->(:Task)<-[:DELIBERATES]-(:Deliberation)-[:DECIDED]->(d:Decision)
-WITH q, s, born, version, p, t, collect(d) AS depended_on
+WITH q, s, p, t, collect({_listed("d")}) AS depended_on
 OPTIONAL MATCH (x:Decision)-[:CONSTRAINS]->(s) WHERE x.superseded_by IS NULL
-WITH q, s, born, version, p, t, depended_on, collect(x) AS of_story
+WITH q, s, p, t, depended_on, collect({_listed("x")}) AS of_story
 OPTIONAL MATCH (y:Decision)-[:CONSTRAINS]->(t) WHERE y.superseded_by IS NULL
-WITH q, s, born, version, p, t, depended_on, of_story, collect(y) AS of_task
+WITH q, s, p, t, depended_on, of_story, collect({_listed("y")}) AS of_task
 OPTIONAL MATCH (v:Decision)-[:AFFECTS]->(s) WHERE v.superseded_by IS NULL AND NOT (v)-[:CONSTRAINS]->()
-WITH q, s, born, version, p, t, depended_on, of_story, of_task, v ORDER BY v.decided_at DESC, v.decision_id
-RETURN q.number AS number, born, version, s, p, t, depended_on, of_story + of_task AS constraints,
-       collect(CASE WHEN v.role IN q.roles THEN v END)[..$most] AS affecting,
-       collect(CASE WHEN NOT v.role IN q.roles THEN v.decision_id END)[..$most] AS out_of_scope"""
-_DECISIONS = """
-UNWIND $ids AS id
-MATCH (c:Decision {decision_id: id}) WHERE c.decided_at IS NOT NULL
-RETURN c"""
-_BINDING = """
-UNWIND $ids AS id
-MATCH (c:Decision {decision_id: id})-[:CONSTRAINS]->()
-RETURN DISTINCT id"""
-_PLANS = """
+WITH q, s, p, t, depended_on, of_story, of_task, v ORDER BY v.decided_at DESC, v.decision_id
+WITH q, s, p, t, depended_on, of_story, of_task,
+     collect(CASE WHEN v.role IN q.roles THEN {_listed("v")} END)[..$affecting] AS affecting,
+     collect(CASE WHEN NOT v.role IN q.roles THEN v.decision_id END)[..$affecting] AS out_of_scope
+RETURN 'request' AS part, q.number AS of, [s, p, t, depended_on, of_story + of_task, affecting, out_of_scope] AS found
+UNION ALL
 UNWIND $plans AS id
-MATCH (:Plan {plan_id: id})-[:HAS_TASK]->(k:Task) WHERE k.title IS NOT NULL
+MATCH (:Plan {{plan_id: id}})-[:HAS_TASK]->(k:Task) WHERE k.title IS NOT NULL
 OPTIONAL MATCH (k)-[:DEPENDS_ON]->(n:Task)
 WITH id, k, collect(n.task_id) AS needs
 OPTIONAL MATCH (k)<-[:DELIBERATES]-(:Deliberation)-[:DECIDED]->(c:Decision)
-RETURN id, k.task_id AS task_id, k.title AS title, k.role AS role, k.place AS place, needs, count(c) AS decided"""
-# As `blocks.told_in` says, which looks again at what is found: here only the newest that the scope allows are picked.
-_MILESTONES = """
+WITH id, k, needs, count(c) AS decided
+RETURN 'task' AS part, id AS of, [k.place, k.task_id, k.title, k.role, needs, decided] AS found
+UNION ALL
 UNWIND $looks AS q
-MATCH (e:Event {story_id: q.story_id})
+MATCH (e:Event {{story_id: q.story_id}})
 WITH q, e, CASE
     WHEN coalesce(e.tells_of, '') = '' THEN e.kind IN q.events OR (e.kind IN q.decided AND coalesce(e.role, '') IN q.roles)
     WHEN e.tells_of = 'decision' THEN e.tells_of IN q.kinds AND coalesce(e.role, '') IN q.roles
     ELSE e.tells_of IN q.kinds END AS seen
 ORDER BY e.at DESC, e.event_id
-RETURN q.number AS number,
-       collect(CASE WHEN e.kind <> $summary AND seen THEN e END)[..$most] AS milestones,
-       collect(CASE WHEN e.kind <> $summary AND NOT seen THEN e END)[..$most] AS hidden,
-       collect(CASE WHEN e.kind = $summary THEN e END)[..1] AS summaries"""
+WITH q, collect(CASE WHEN e.kind <> $summary AND seen THEN e END)[..$milestones] AS milestones,
+     collect(CASE WHEN e.kind <> $summary AND NOT seen THEN e END)[..$milestones] AS hidden,
+     collect(CASE WHEN e.kind = $summary THEN e END)[..1] AS summaries
+RETURN 'timeline' AS part, q.number AS of, [milestones + hidden, summaries] AS found
+UNION ALL
+UNWIND $required AS id
+MATCH (c:Decision {{decision_id: id}}) WHERE c.decided_at IS NOT NULL
+RETURN 'decision' AS part, id AS of, {_listed("c")} AS found"""
+_DECISIONS = f"""
+UNWIND $ids AS id
+MATCH (c:Decision {{decision_id: id}}) WHERE c.decided_at IS NOT NULL
+RETURN {_listed("c")} AS found"""
+_BINDING = """
+UNWIND $ids AS id
+MATCH (c:Decision {decision_id: id})-[:CONSTRAINS]->()
+RETURN DISTINCT id"""
 MOST_AT_ONCE = 32
 """Requests in one query."""
 MOST_AFFECTING = 64
@@ -125,21 +139,26 @@ class Reader:
     """What contexts are made from; requests that come at once share their queries."""
 
     heads: Batches[str, domain.StoryHead | None]
-    facts_now: Batches[domain.ContextRequest, domain.Facts]
+    facts_now: Batches[tuple[domain.ContextRequest, domain.StoryHead], domain.Facts]
 
     async def head(self, story_id: str) -> domain.StoryHead | None:
         """The story's version; None for a story that no event has named yet."""
         return await self.heads.ask(story_id)
 
-    async def facts(self, request: domain.ContextRequest) -> domain.Facts:
-        """What the graph holds for a request, all of one version of the story.
+    async def facts(self, request: domain.ContextRequest, head: domain.StoryHead | None = None) -> domain.Facts:
+        """What the graph holds for a request, all of one version of the story; `head` is it, where it was read for this request.
 
         Raises Unavailable until the plan and the required decisions are there, or while the story is written without a pause;
         NotFound for a task that the plan does not have; Invalid for a plan or decision of another story.
         """
+        head = head or await self.head(request.story_id)
         for _ in range(READINGS):
-            found = await self.facts_now.ask(request)
-            if await self.head(request.story_id) == found.head:
+            if head is None:
+                raise Unavailable(f"plan {request.plan_id} is not in the graph yet")
+            found = await self.facts_now.ask((request, head))
+            # What was written while the parts were read shows in the version afterwards.
+            head = await self.head(request.story_id)
+            if head == found.head:
                 return found
         raise Unavailable(f"story {request.story_id} is being written: try again")
 
@@ -162,9 +181,11 @@ async def _heads(graph: Graph, story_ids: Sequence[str]) -> list[domain.StoryHea
     return [domain.StoryHead(id, row["born"], row["version"]) if (row := found.get(id)) else None for id in story_ids]
 
 
-async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> list[domain.Facts | FleetError]:
-    """Where a story is written meanwhile, parts may be of two versions: then its version now is not that of the facts."""
-    asked = [
+async def _facts(
+    graph: Graph, asked: Sequence[tuple[domain.ContextRequest, domain.StoryHead]]
+) -> list[domain.Facts | FleetError]:
+    """Where a story is written meanwhile, parts may be of two versions: then its version afterwards is not the head's."""
+    requests = [
         {
             "number": number,
             "story_id": request.story_id,
@@ -172,37 +193,40 @@ async def _facts(graph: Graph, requests: Sequence[domain.ContextRequest]) -> lis
             "key": domain.task_key(request.plan_id, request.task_id),
             "roles": list(request.scope.affects),
         }
-        for number, request in enumerate(requests)
+        for number, (request, _) in enumerate(asked)
     ]
-    found = {row["number"]: row for row in await graph.ask(_FACTS, requests=asked, most=MOST_AFFECTING)}
-    depended_on = {node["decision_id"]: decision_of(node) for row in found.values() for node in row["depended_on"]}
-    required = {id for request in requests for id in request.required}
-    looks = {look: number for number, look in enumerate({(one.story_id, one.scope): None for one in requests})}
-    decisions, plans, milestones = await asyncio.gather(
-        _in_force(graph, depended_on, required),
-        graph.ask(_PLANS, plans=sorted({request.plan_id for request in requests})),
-        graph.ask(
-            _MILESTONES,
-            looks=[_look(number, *look) for look, number in looks.items()],
-            most=MILESTONES,
-            summary=domain.SUMMARIZED,
-        ),
-    )
-    binding = await _binding(graph, [_standing(decisions[id], decisions) for id in required & decisions.keys()])
-    tasks: dict[str, list[dict[str, Any]]] = {}
-    for row in plans:
-        tasks.setdefault(row["id"], []).append(row)
-    timelines = {row["number"]: row for row in milestones}
+    looks = {look: number for number, look in enumerate({(one.story_id, one.scope): None for one, _ in asked})}
+    parts: dict[str, dict[Any, list[Any]]] = {"request": {}, "task": {}, "timeline": {}, "decision": {}}
+    for row in await graph.ask(
+        _FACTS,
+        requests=requests,
+        plans=sorted({request.plan_id for request, _ in asked}),
+        looks=[_look(number, *look) for look, number in looks.items()],
+        required=sorted({id for request, _ in asked for id in request.required}),
+        affecting=MOST_AFFECTING,
+        milestones=MILESTONES,
+        summary=domain.SUMMARIZED,
+    ):
+        parts[row["part"]].setdefault(row["of"], []).append(row["found"])
+    found = {number: _found(*row) for number, [row] in parts["request"].items()}
+    known = [
+        *(_decision(row) for [row] in parts["decision"].values()),
+        *(decision for row in found.values() for decision in row.depended_on),
+    ]
+    decisions = await _in_force(graph, {decision.decision_id: decision for decision in known})
+    required = {id for request, _ in asked for id in request.required} & decisions.keys()
+    binding = await _binding(graph, [_standing(decisions[id], decisions) for id in required])
     return [
         _checked(
             request,
-            found.get(number, {}),
+            head,
+            found.get(number),
             decisions,
             binding,
-            tasks.get(request.plan_id, []),
-            timelines.get(looks[request.story_id, request.scope], {}),
+            parts["task"].get(request.plan_id, []),
+            parts["timeline"].get(looks[request.story_id, request.scope], [([], [])])[0],
         )
-        for number, request in enumerate(requests)
+        for number, (request, head) in enumerate(asked)
     ]
 
 
@@ -220,14 +244,40 @@ def _look(number: int, story_id: str, scope: domain.Scope) -> dict[str, Any]:
     }
 
 
-async def _in_force(graph: Graph, known: Mapping[str, domain.Decision], wanted: set[str]) -> dict[str, domain.Decision]:
-    """The decisions that are known, those that are wanted, and those that stand in the place of any of them, by id."""
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What the graph has of one request, its nodes by their properties."""
+
+    story: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    task: Mapping[str, Any]
+    depended_on: tuple[domain.Decision, ...]
+    constraints: tuple[domain.Decision, ...]
+    affecting: tuple[domain.Decision, ...]
+    out_of_scope: tuple[str, ...]
+
+
+def _found(
+    story: dict[str, Any],
+    plan: dict[str, Any] | None,
+    task: dict[str, Any] | None,
+    depended_on: list[list[Any]],
+    constraints: list[list[Any]],
+    affecting: list[list[Any]],
+    out_of_scope: list[str],
+) -> _Found:
+    decisions = [tuple(map(_decision, rows)) for rows in (depended_on, constraints, affecting)]
+    return _Found(story, plan or {}, task or {}, decisions[0], decisions[1], decisions[2], tuple(out_of_scope))
+
+
+async def _in_force(graph: Graph, known: Mapping[str, domain.Decision]) -> dict[str, domain.Decision]:
+    """The decisions that are known, and those that stand in the place of any of them, by id."""
     found = dict(known)
-    wanted = wanted | {decision.superseded_by for decision in known.values()} - {""}
-    while ids := wanted - found.keys():
-        new = [decision_of(row["c"]) for row in await graph.ask(_DECISIONS, ids=sorted(ids))]
+    while ids := {decision.superseded_by for decision in found.values()} - found.keys() - {""}:
+        new = [_decision(row["found"]) for row in await graph.ask(_DECISIONS, ids=sorted(ids))]
+        if not new:
+            break
         found |= {decision.decision_id: decision for decision in new}
-        wanted = {decision.superseded_by for decision in new} - {""}
     return found
 
 
@@ -246,20 +296,20 @@ def _standing(decision: domain.Decision, known: Mapping[str, domain.Decision]) -
 
 def _checked(
     request: domain.ContextRequest,
-    row: Mapping[str, Any],
+    head: domain.StoryHead,
+    found: _Found | None,
     known: Mapping[str, domain.Decision],
     binding: frozenset[str],
-    tasks: Sequence[Mapping[str, Any]],
-    timeline: Mapping[str, Any],
+    tasks: Sequence[Sequence[Any]],
+    timeline: Sequence[Any],
 ) -> domain.Facts | FleetError:
-    plan = row.get("p") or {}
-    if plan.get("plan_version") is None:
+    if found is None or found.plan.get("plan_version") is None:
         return Unavailable(f"plan {request.plan_id} is not in the graph yet")
-    if plan["story_id"] != request.story_id:
+    if found.plan["story_id"] != request.story_id:
         return Invalid(
-            f"story_id: plan {request.plan_id} belongs to story {plan['story_id']}, not to {request.story_id}"
+            f"story_id: plan {request.plan_id} belongs to story {found.plan['story_id']}, not to {request.story_id}"
         )
-    if request.task_id and (row["t"] or {}).get("title") is None:
+    if request.task_id and found.task.get("title") is None:
         return NotFound(f"plan {request.plan_id} has no task {request.task_id}")
     missing = sorted(set(request.required) - known.keys())
     if missing:
@@ -270,26 +320,26 @@ def _checked(
             return Invalid(
                 f"required_decision_ids: {decision.decision_id} is not a decision of story {request.story_id}"
             )
-    depended_on = [known[node["decision_id"]] for node in row["depended_on"]]
+    milestones, summaries = timeline
     return domain.Facts(
-        head=domain.StoryHead(request.story_id, row["born"], row["version"]),
-        story=_story(row["s"]),
-        task=_task(row["t"]) if request.task_id else None,
-        plan=_plan(plan, tasks),
+        head=head,
+        story=_story(found.story),
+        task=_task(found.task) if request.task_id else None,
+        plan=_plan(found.plan, tasks),
         required=tuple(_standing(decision, known) for decision in required),
         # Once, where it and an earlier try that it superseded are both there.
-        depended_on=tuple(dict.fromkeys(_standing(decision, known) for decision in depended_on)),
+        depended_on=tuple(dict.fromkeys(_standing(decision, known) for decision in found.depended_on)),
         superseded={
             decision.decision_id: standing.decision_id
-            for decision in (*required, *depended_on)
+            for decision in (*required, *found.depended_on)
             if (standing := _standing(decision, known)) is not decision
         },
         binding=binding,
-        affecting=_decisions(row["affecting"]),
-        out_of_scope=tuple(row["out_of_scope"]),
-        constraints=_decisions(row["constraints"]),
-        milestones=tuple(milestone_of(node) for name in ("milestones", "hidden") for node in timeline.get(name, ())),
-        summary=next((milestone_of(node) for node in timeline.get("summaries", ())), None),
+        affecting=found.affecting,
+        out_of_scope=found.out_of_scope,
+        constraints=found.constraints,
+        milestones=tuple(map(milestone_of, milestones)),
+        summary=next(map(milestone_of, summaries), None),
     )
 
 
@@ -321,29 +371,29 @@ async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Expla
     )
 
 
-def _decisions(nodes: list[dict[str, Any]]) -> tuple[domain.Decision, ...]:
-    return tuple(decision_of(node) for node in nodes)
-
-
-def decision_of(node: dict[str, Any]) -> domain.Decision:
+def decision_of(node: Mapping[str, Any]) -> domain.Decision:
     """A decision from the properties of its node."""
-    names = (field.name for field in dataclasses.fields(domain.Decision))
-    fields = {name: value for name in names if (value := node.get(name)) is not None}
-    fields["decided_at"] = dt.datetime.fromisoformat(node["decided_at"])
-    fields["relies_on_superseded"] = tuple(node.get("relies_on_superseded") or ())
-    return domain.Decision(**fields)
+    return _decision([node.get(name) for name in _FIELDS])
 
 
-def _story(node: dict[str, Any]) -> domain.Story:
+def _decision(values: Sequence[Any]) -> domain.Decision:
+    """A decision from its properties in the order of its fields; those that a council's lacks are null."""
+    *_, decided_at, kind, decided_by, superseded_by, relies = values
+    moment = dt.datetime.fromisoformat(decided_at)
+    told = [kind or "council", decided_by or "", superseded_by or "", tuple(relies or ())]
+    return domain.Decision(*values[:-5], moment, *told)
+
+
+def _story(node: Mapping[str, Any]) -> domain.Story:
     return domain.Story(
         node["story_id"], node["title"], node["brief"], tuple(node["acceptance"]), node.get("state") or ""
     )
 
 
-def _plan(node: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> domain.Plan:
+def _plan(node: Mapping[str, Any], tasks: Sequence[Sequence[Any]]) -> domain.Plan:
     planned = [
-        domain.PlannedTask(row["task_id"], row["title"], row["role"], tuple(sorted(row["needs"])), row["decided"] > 0)
-        for row in sorted(tasks, key=lambda row: (row["place"], row["task_id"]))
+        domain.PlannedTask(task_id, title, role, tuple(sorted(needs)), decided > 0)
+        for _, task_id, title, role, needs, decided in sorted(tasks, key=itemgetter(0, 1))
     ]
     return domain.Plan(node["plan_id"], node["plan_version"], node["approved_by"], tuple(planned))
 
@@ -356,7 +406,7 @@ def milestone_of(node: Mapping[str, Any]) -> domain.Milestone:
     return dataclasses.replace(told, summary=line(told.summary))
 
 
-def _task(node: dict[str, Any]) -> domain.Task:
+def _task(node: Mapping[str, Any]) -> domain.Task:
     return domain.Task(
         plan_id=node["plan_id"],
         task_id=node["task_id"],
