@@ -10,11 +10,13 @@ from fleet.batching import Batches
 from fleet.bolt import Graph, is_answer
 from fleet.context import domain, graph, packing, projection, reading
 from fleet.context.cache import ContextCache
+from fleet.context.contextmessages import answer_of
 from fleet.context.telling import Publish, tell
 from fleet.context.tokenizer import ESTIMATE, Tokenizer, estimate
 from fleet.deliberation.plan_rules import tasks_of
 from fleet_wire import clock, events
 from fleet_wire.errors import Invalid, Unavailable
+from fleet_wire.gen.context.v1 import context_pb2
 
 log = structlog.get_logger(__name__)
 
@@ -81,16 +83,16 @@ async def remember(event: Remembered, record: Recorder, cache: ContextCache, pub
 
 async def get_context(
     request: domain.ContextRequest, reader: reading.Reader, cache: ContextCache, tokenizer: Tokenizer
-) -> tuple[packing.Context, bool]:
-    """The context, and whether the cache held it. Raises as `Reader.facts` and `packing.packed` say."""
+) -> tuple[context_pb2.GetContextResponse, bool]:
+    """The answer, and whether the cache held it. Raises as `Reader.facts` and `packing.packed` say."""
     head = await reader.head(request.story_id)
     held = await cache.get(head, request, tokenizer.name) if head else None
     if held is not None:
         return held, True
     facts = await reader.facts(request, head)
-    context = await counted(request, facts, tokenizer)
-    await cache.put(facts.head, request, context)
-    return context, False
+    answer = answer_of(await counted(request, facts, tokenizer))
+    await cache.put(facts.head, request, answer)
+    return answer, False
 
 
 async def counted(request: domain.ContextRequest, facts: domain.Facts, tokenizer: Tokenizer) -> packing.Context:

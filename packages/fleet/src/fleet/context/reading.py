@@ -88,8 +88,9 @@ _BINDING = """
 UNWIND $ids AS id
 MATCH (c:Decision {decision_id: id})-[:CONSTRAINS]->()
 RETURN DISTINCT id"""
-MOST_AT_ONCE = 32
-"""Requests in one query."""
+HEADS_AT_ONCE, FACTS_AT_ONCE = 64, 8
+"""In one query. What becomes of facts takes much longer than to have read them: so few come at once that others are not kept
+waiting by it."""
 MOST_AFFECTING = 64
 """Decisions that affect a story without the task depending on them, of the councils in scope and of the others: the newest."""
 MILESTONES = 5
@@ -166,8 +167,8 @@ class Reader:
 def reader(graph: Graph) -> Reader:
     """Reads from this graph."""
     return Reader(
-        Batches(functools.partial(_heads, graph), MOST_AT_ONCE, tells=is_answer),
-        Batches(functools.partial(_facts, graph), MOST_AT_ONCE, tells=is_answer),
+        Batches(functools.partial(_heads, graph), HEADS_AT_ONCE, tells=is_answer),
+        Batches(functools.partial(_facts, graph), FACTS_AT_ONCE, tells=is_answer),
     )
 
 
@@ -380,8 +381,8 @@ def _decision(values: Sequence[Any]) -> domain.Decision:
     """A decision from its properties in the order of its fields; those that a council's lacks are null."""
     *_, decided_at, kind, decided_by, superseded_by, relies = values
     moment = dt.datetime.fromisoformat(decided_at)
-    told = [kind or "council", decided_by or "", superseded_by or "", tuple(relies or ())]
-    return domain.Decision(*values[:-5], moment, *told)
+    told = (kind or "council", decided_by or "", superseded_by or "", tuple(relies or ()))
+    return domain.Decision(*(*values[:-5], moment, *told))
 
 
 def _story(node: Mapping[str, Any]) -> domain.Story:

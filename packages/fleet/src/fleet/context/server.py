@@ -8,12 +8,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleet.bolt import Graph
 from fleet.context import (
-    blocks,
     changemessages,
     changes,
+    contextmessages,
     domain,
     handlers,
-    packing,
     reading,
     rehydrating,
     scopes,
@@ -69,17 +68,9 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
             self._scopes,
         )
         self._readiness.require()
-        found, from_cache = await handlers.get_context(wanted, self._reader, self._cache, self._tokenizer)
-        return context_pb2.GetContextResponse(
-            blocks=[_block(block) for block in found.blocks],
-            tokens=found.tokens,
-            omitted=found.omitted,
-            version=found.version,
-            hash=found.hash,
-            from_cache=from_cache,
-            left_out=[_left_out(it) for it in found.left_out],
-            tokenizer=found.tokenizer,
-        )
+        answer, from_cache = await handlers.get_context(wanted, self._reader, self._cache, self._tokenizer)
+        answer.from_cache = from_cache
+        return answer
 
     async def ValidateScope(  # type: ignore[override, unused-ignore]
         self, request: context_pb2.ValidateScopeRequest, context: Any
@@ -183,8 +174,8 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
             session, wanted, self._memory, self._reader, self._tokenizer, self._sessions, clock.now()
         )
         return context_pb2.RehydrateSessionResponse(
-            blocks=[_block(block) for block in found.context.blocks],
-            left_out=[_left_out(it) for it in found.context.left_out],
+            blocks=map(contextmessages.block_message, found.context.blocks),
+            left_out=map(contextmessages.left_out_message, found.context.left_out),
             timeline=[_entry(entry) for entry in found.timeline],
             tokens=found.tokens,
             tokenizer=found.context.tokenizer,
@@ -192,18 +183,6 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
             hash=found.context.hash,
             since=_since(found),
         )
-
-
-def _block(block: packing.Block) -> context_pb2.ContextBlock:
-    return context_pb2.ContextBlock(
-        kind=block.kind, source_id=block.source_id, title=block.title, text=block.text, tokens=block.tokens
-    )
-
-
-def _left_out(it: blocks.LeftOut) -> context_pb2.LeftOut:
-    return context_pb2.LeftOut(
-        source_id=it.source_id, kind=it.kind, reason=it.reason, tokens=it.tokens, superseded_by=it.superseded_by
-    )
 
 
 def _entry(entry: rehydrating.Entry) -> context_pb2.TimelineEntry:
