@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import context_samples as samples
@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from fleet.batching import Batches
 from fleet.bolt import Graph, rows
 from fleet.context import blocks, domain, reading
 from fleet.context import graph as memory
@@ -281,6 +282,31 @@ async def test_a_role_sees_what_its_task_depends_on_and_what_councils_of_its_sco
         ("planning.plan.approved", ""),
         *(("orchestration.deliberation.completed", role) for role in ("ARCHITECT", "DEV", "DATA")),
     }
+
+
+async def test_what_is_read_while_its_story_is_written_is_read_anew(store: Graph, unique: Callable[[str], str]) -> None:
+    story, plan = unique("story"), unique("plan")
+    tasks = [samples.task(name, role="ARCHITECT") for name in ("arch", "api", "data", "ops", "test", "docs")]
+    await put(store, samples.plan_approved(story, plan, tasks))
+    request = samples.asked(story, plan, "arch", "ARCHITECT", "build", 500, [])
+    coming = [samples.completed(story, plan, task.task_id, "ARCHITECT") for task in tasks]
+    plain = reading.reader(store)
+
+    async def then_written(asked: Sequence[Any]) -> Sequence[domain.Facts]:
+        found = [await plain.facts_now.ask(one) for one in asked]
+        if writing:
+            await put(store, writing.pop())
+        return found
+
+    reader = dataclasses.replace(plain, facts_now=Batches(then_written, 1))
+    before = await plain.head(story)
+    writing = [coming.pop()]
+    found = await reader.facts(request, before)
+    assert (found.head.version, len(found.affecting), found.plan.tasks[-1].decided) == (2, 1, True)
+    assert await plain.facts(request, before) == found, "a version from before its request was taken for the facts'"
+    writing = coming
+    with pytest.raises(Unavailable, match=f"^story {story} is being written"):
+        await reader.facts(request)
 
 
 async def test_nothing_of_another_story_is_given(store: Graph, unique: Callable[[str], str]) -> None:
