@@ -12,12 +12,23 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_a_small_run_measures_every_figure_on_the_memory_that_it_names(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.context", "--quick", "--json", "--only", "embedded", "--out", str(tmp_path)]
+    stories = 2
+    command = [
+        sys.executable,
+        "-m",
+        "bench.context",
+        "--quick",
+        "--stories",
+        str(stories),
+        "--json",
+        "--only",
+        "embedded",
+    ]
+    command += ["--out", str(tmp_path)]
     ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=280, check=False)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
     row = found["stores"]["embedded"]
-    stories = budget.QUICK.stories
     decisions = stories * budget.PLANS * budget.TASKS
     assert row["nodes"]["Story"] == stories
     assert row["nodes"]["Decision"] == decisions

@@ -20,7 +20,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     """The stack, on free ports, in a folder of its own. Answers are kept short: the model writes on two cores."""
     for name in REPLACED:
         os.environ.pop(name, None)
-    env = {"AGENT_MAX_TOKENS": "64", "LOG_FORMAT": "json", "DELIBERATION_TIMEOUT_SECONDS": "150"}
+    env = {"AGENT_MAX_TOKENS": "48", "LOG_FORMAT": "json", "DELIBERATION_TIMEOUT_SECONDS": "150"}
     home = Path(tmp_path_factory.mktemp("stack"))
     async with running_stack(home=home, free_ports=True, env=env) as running:
         yield running

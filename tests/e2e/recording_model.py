@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
-_VERDICT = '{"reason": "The first one says what it does.", "winner": "first"}'
+_VERDICT = '{"reason": "It says what it does.", "winner": "first"}'
 
 
 @dataclasses.dataclass
