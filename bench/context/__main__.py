@@ -16,7 +16,7 @@ from bench.context import budget as budgets
 from bench.context import report
 from bench.context.fill import fill
 from bench.context.measure import measured
-from bench.context.running import NEO4J_JAVA, STORES, running, why_not
+from bench.context.running import NEO4J_JAVA, NEO4J_PAGE_CACHE, STORES, running, why_not
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -73,7 +73,8 @@ def _notes() -> list[str]:
     return [
         f"Everything ran on {budgets.CORES} cores: graph server, Valkey, NATS, the context service, and the process that asks.",
         "The embedded server runs as the local stack starts it (heap of 512 MiB), started anew after it was filled; Neo4j "
-        f"Community runs with {' '.join(NEO4J_JAVA)}. Their data lie in the system's temporary folder.",
+        f"Community runs with {' '.join(NEO4J_JAVA)} and a page cache of {NEO4J_PAGE_CACHE}. Their data lie in the system's "
+        "temporary folder.",
         "GetContext is called over gRPC, each request with its task's two required decisions and a budget of 2,048 tokens.",
         "The graph was filled with the statements that the service writes with, 200 events in a transaction.",
     ]

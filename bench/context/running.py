@@ -14,6 +14,7 @@ import psutil
 from bench import usage
 from fleet.bolt import Graph
 from fleet.context.migrations import MIGRATIONS
+from fleet.context.search import prepare
 from fleet.local import processes
 from fleet.local.stack import Stack, running_stack
 from fleet.migrations import migrate
@@ -26,6 +27,10 @@ import realparts
 PARTS = ("nats", "graph", "valkey", "context")
 STORES = ("embedded", "neo4j")
 NEO4J_JAVA = ("-Xms512m", "-Xmx1g")
+NEO4J_PAGE_CACHE = "512m"
+NEO4J_SECONDS = 600
+"""How long it may take to start and, writing all it holds in memory, to end. One that is killed reads its log of transactions
+when it starts again: after 20,000 decisions, more than a minute on a slow machine."""
 FILLING_JAVA = "-XX:TieredStopAtLevel=4 -Xmx1g"
 """Goes before what the command line says."""
 
@@ -63,6 +68,7 @@ async def running(
             folder.mkdir()
             async with _served(store, folder, ("graph",), FILLING_JAVA) as found:
                 await migrate(found.graph, "context", MIGRATIONS)
+                await prepare(found.graph)
                 await fill(found.graph)
             if kept is not None:
                 await asyncio.to_thread(_copied, folder, kept)
@@ -87,9 +93,14 @@ async def _served(store: str, folder: Path, parts: Sequence[str], java: str = ""
         pid = None
         if store == "neo4j":
             (folder / "neo4j").mkdir(exist_ok=True)
-            server = cleanup.enter_context(realparts.neo4j_server(folder / "neo4j", NEO4J_JAVA, replans=True))
+            server = cleanup.enter_context(
+                realparts.neo4j_server(
+                    folder / "neo4j", NEO4J_JAVA, replans=True, seconds=NEO4J_SECONDS, page_cache=NEO4J_PAGE_CACHE
+                )
+            )
             assert server.process is not None
             pid = server.process.pid
+            cleanup.callback(server.process.stop, NEO4J_SECONDS)
             env |= server.env()
         async with _started(folder / "stack", env, parts) as (stack, graph):
             yield Running(stack, graph, pid or stack.part("graph").pid or 0)

@@ -53,7 +53,8 @@ def listens(port: int) -> bool:
 
 
 class Process:
-    """A command in its own process group. `ready` is asked until it answers True; what it prints stands in `log`."""
+    """A command in its own process group. `ready` is asked until it answers True, for so many seconds; what it prints stands in
+    `log`."""
 
     def __init__(
         self,
@@ -62,8 +63,10 @@ class Process:
         ready: Callable[[], bool] = lambda: True,
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
+        seconds: float = START_SECONDS,
     ) -> None:
         self.log = log
+        self._seconds = seconds
         self._command = command
         self._ready = ready
         self._env = env
@@ -87,16 +90,18 @@ class Process:
                 cwd=self._cwd,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + self._seconds
         while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            ended = self._process.poll()
+            if ended is not None or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"{self._command[0]} did not start:\n{self.text()[-3000:]}")
+                why = f"was not ready after {self._seconds:g} s" if ended is None else f"ended with {ended}"
+                raise RuntimeError(f"{self._command[0]} {why}:\n{self.text()[-3000:]}")
             time.sleep(0.02)
 
-    def stop(self) -> int:
-        """Asks it to end, insists after STOP_SECONDS, and answers with its exit code."""
-        return self._end(signal.SIGTERM)
+    def stop(self, seconds: float = STOP_SECONDS) -> int:
+        """Asks it to end, insists after so many seconds, and answers with its exit code."""
+        return self._end(signal.SIGTERM, seconds)
 
     def kill(self) -> int:
         """Ends it as a crash would."""
@@ -111,14 +116,14 @@ class Process:
         """What it has printed so far."""
         return self.log.read_text(errors="replace")
 
-    def _end(self, number: signal.Signals) -> int:
+    def _end(self, number: signal.Signals, seconds: float = STOP_SECONDS) -> int:
         if self._process is None:
             return 0
         for step in (number, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, step)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_SECONDS)
+                self._process.wait(seconds)
                 break
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # what a server may have started beside itself
@@ -205,10 +210,17 @@ def why_no_neo4j() -> str:
 
 
 @contextlib.contextmanager
-def neo4j_server(directory: Path, java: Sequence[str] = SHORT_LIVED, replans: bool = False) -> Iterator[GraphServer]:
+def neo4j_server(
+    directory: Path,
+    java: Sequence[str] = SHORT_LIVED,
+    replans: bool = False,
+    seconds: float = START_SECONDS,
+    page_cache: str = "32m",
+) -> Iterator[GraphServer]:
     """A Neo4j Community on the machine's Java, empty or with what an earlier one left in the folder; see `why_no_neo4j`. `java`
     are the options of its Java. Unless it `replans`, it plans a statement once: tests fill and empty it all the time, and most
-    of its work would be to plan all statements anew each time."""
+    of its work would be to plan all statements anew each time. `seconds` is what it may take to start: one that was killed reads
+    first what it wrote last."""
     port = free_port()
     uri = f"bolt://{HOST}:{port}"
     (directory / "conf").mkdir(exist_ok=True)
@@ -216,7 +228,7 @@ def neo4j_server(directory: Path, java: Sequence[str] = SHORT_LIVED, replans: bo
         "server.default_listen_address": HOST,
         "server.bolt.listen_address": f"{HOST}:{port}",
         "server.http.enabled": "false",
-        "server.memory.pagecache.size": "32m",
+        "server.memory.pagecache.size": page_cache,
         "db.tx_log.preallocate": "false",
         "dbms.usage_report.enabled": "false",
         **({} if replans else {"dbms.cypher.min_replan_interval": "1h"}),
@@ -232,7 +244,11 @@ def neo4j_server(directory: Path, java: Sequence[str] = SHORT_LIVED, replans: bo
         f"--config-dir={directory}/conf",
     ]
     process = Process(
-        command, directory / "graph.log", lambda: listens(port) and _neo4j_takes_password(uri), cwd=directory
+        command,
+        directory / "graph.log",
+        lambda: listens(port) and _neo4j_takes_password(uri),
+        cwd=directory,
+        seconds=seconds,
     )
     with running(process):
         yield GraphServer(uri, "neo4j", PASSWORD, "neo4j", "", process)

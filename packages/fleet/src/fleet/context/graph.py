@@ -43,27 +43,30 @@ KEYS = {
 }
 """Each label and the property that is unique in it."""
 
-# A write to the story comes first: it makes other writers of this story wait for, or fail after, this one.
+# A write to the story comes first: it makes other writers of this story wait for, or fail after, this one. An event that has no
+# version yet is one that this statement has made; its story's next version is its own.
 _OPEN = """
 UNWIND $events AS e
 MERGE (s:Story {story_id: e.story_id}) ON CREATE SET s.version = 0, s.born = e.born
 SET s.lock = true
-MERGE (a:Event {event_id: e.event_id})
-RETURN e.event_id AS event_id, a.fingerprint AS fingerprint, a.version AS version, a.effects AS effects,
+MERGE (a:Event {event_id: e.event_id}) ON CREATE SET a += e.values
+WITH e, s, a, a.version IS NULL AS new
+SET s.version = CASE WHEN new THEN s.version + 1 ELSE s.version END
+SET a.version = CASE WHEN new THEN s.version ELSE a.version END
+RETURN e.event_id AS event_id, new, a.fingerprint AS fingerprint, a.version AS version, a.effects AS effects,
        s.text_version AS text_version, s.text_plan AS text_plan, s.state_version AS state_version"""
-_CLOSE = """
-UNWIND $events AS e
-MERGE (s:Story {story_id: e.story_id}) SET s += e.story, s.version = s.version + 1
-MERGE (a:Event {event_id: e.event_id}) SET a += e.values, a.version = s.version
-RETURN e.event_id AS event_id, a.version AS version"""
 _OPEN_WITHOUT_STORY = """
 UNWIND $events AS e
-MERGE (a:Event {event_id: e.event_id})
-RETURN e.event_id AS event_id, a.fingerprint AS fingerprint, a.version AS version, a.effects AS effects"""
-_CLOSE_WITHOUT_STORY = """
-UNWIND $events AS e
-MERGE (a:Event {event_id: e.event_id}) SET a += e.values, a.version = 0
-RETURN e.event_id AS event_id, a.version AS version"""
+MERGE (a:Event {event_id: e.event_id}) ON CREATE SET a += e.values
+WITH e, a, a.version IS NULL AS new
+SET a.version = coalesce(a.version, 0)
+RETURN e.event_id AS event_id, new, a.fingerprint AS fingerprint, a.version AS version, a.effects AS effects"""
+_SET_STORIES = """
+UNWIND $stories AS e
+MERGE (s:Story {story_id: e.story_id}) SET s += e.values"""
+_SET_EFFECTS = """
+UNWIND $effects AS e
+MERGE (a:Event {event_id: e.event_id}) SET a.effects = e.effects"""
 _SET_PLANS = """
 UNWIND $plans AS e
 MERGE (s:Story {story_id: e.story_id})
@@ -137,22 +140,21 @@ async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
 
     async def work(tx: neo4j.AsyncManagedTransaction) -> list[Recorded]:
         found = await _opened(tx, ordered)
-        new = {one: writing(one.event, found[one.name]) for one in ordered if found[one.name]["fingerprint"] is None}
-        effects = await _fill(tx, list(new.values()))
-        versions = await _closed(tx, new, effects)
-        built = {
+        new = {one: writing(one.event, found[one.name]) for one in ordered if found[one.name]["new"]}
+        settled = await _fill(tx, new)
+        known = {
             one: one.event.decision_id
             for one in batch
-            if isinstance(one.event, events.DeliberationCompleted) and one.event.based_on
+            if one not in new and isinstance(one.event, events.DeliberationCompleted) and one.event.based_on
         }
-        relied = await reliance.relied(tx, set(built.values()))
+        relied = {**settled.relies, **await reliance.relied(tx, set(known.values()))}
         return [
             Recorded(
-                version=versions[one.name] if one in new else found[one.name]["version"],
+                version=found[one.name]["version"],
                 new=one in new,
-                same=one in new or found[one.name]["fingerprint"] == one.fingerprint,
-                relies=relied.get(built.get(one, ""), ()),
-                effects=effects.get(_decision_id(new[one]), reliance.NO_EFFECTS)
+                same=found[one.name]["fingerprint"] == one.fingerprint,
+                relies=relied.get(_decision_id(new[one]) if one in new else known.get(one, ""), ()),
+                effects=settled.effects.get(_decision_id(new[one]), reliance.NO_EFFECTS)
                 if one in new
                 else _effects_of(found[one.name]),
             )
@@ -163,11 +165,24 @@ async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
 
 
 async def _opened(tx: neo4j.AsyncManagedTransaction, batch: Sequence[Arriving]) -> dict[str, dict[str, Any]]:
-    """What is known of each event and of its story, by the event's name."""
+    """Notes what arrives and gives its story the next version: what is known of each event and of its story, by the event's
+    name."""
     found: dict[str, dict[str, Any]] = {}
-    for statement, group in _by_story(batch, _OPEN, _OPEN_WITHOUT_STORY):
-        opening = [{"event_id": one.name, "story_id": one.story_id, "born": one.born} for one in group]
-        found |= {row["event_id"]: row for row in await rows(tx, statement, events=opening)}
+    for statement, group in (
+        (_OPEN, [one for one in batch if one.story_id]),
+        (_OPEN_WITHOUT_STORY, [one for one in batch if not one.story_id]),
+    ):
+        opening = [
+            {
+                "event_id": one.name,
+                "story_id": one.story_id,
+                "born": one.born,
+                "values": {**one.milestone, "fingerprint": one.fingerprint},
+            }
+            for one in group
+        ]
+        if opening:
+            found |= {row["event_id"]: row for row in await rows(tx, statement, events=opening)}
     return found
 
 
@@ -179,40 +194,11 @@ def _effects_of(row: Row) -> reliance.Effects:
     return msgspec.json.decode(row["effects"], type=reliance.Effects) if row["effects"] else reliance.NO_EFFECTS
 
 
-async def _closed(
-    tx: neo4j.AsyncManagedTransaction, written: Mapping[Arriving, Writing], effects: Mapping[str, reliance.Effects]
-) -> dict[str, int]:
-    """Notes what arrived and did, and gives each story its text and its next version: that version, by the event's name."""
-    found: dict[str, int] = {}
-    for statement, group in _by_story(list(written), _CLOSE, _CLOSE_WITHOUT_STORY):
-        closing = [
-            {
-                "event_id": one.name,
-                "story_id": one.story_id,
-                "values": {**one.milestone, "fingerprint": one.fingerprint, **_noted(effects, written[one])},
-                "story": written[one].story,
-            }
-            for one in group
-        ]
-        found |= {row["event_id"]: row["version"] for row in await rows(tx, statement, events=closing)}
-    return found
-
-
-def _noted(effects: Mapping[str, reliance.Effects], written: Writing) -> Row:
-    found = effects.get(_decision_id(written), reliance.NO_EFFECTS)
-    return {"effects": domain.as_json(found)} if found != reliance.NO_EFFECTS else {}
-
-
-def _by_story(batch: Sequence[Arriving], with_story: str, without: str) -> list[tuple[str, list[Arriving]]]:
-    groups = [
-        (with_story, [one for one in batch if one.story_id]),
-        (without, [one for one in batch if not one.story_id]),
-    ]
-    return [(statement, group) for statement, group in groups if group]
-
-
-async def _fill(tx: neo4j.AsyncManagedTransaction, written: Sequence[Writing]) -> dict[str, reliance.Effects]:
-    """Writes all but the stories and the events: what the decisions did to others, by their ids."""
+async def _fill(tx: neo4j.AsyncManagedTransaction, new: Mapping[Arriving, Writing]) -> reliance.Settled:
+    """Writes all that new events say: what their decisions rely on and did to others."""
+    written = list(new.values())
+    if stories := [{"story_id": one.story_id, "values": new[one].story} for one in new if new[one].story]:
+        await rows(tx, _SET_STORIES, stories=stories)
     if plans := [plan for one in written for plan in one.plans]:
         _check_owners(await rows(tx, _SET_PLANS, plans=plans))
     if decided := [one.decision for one in written if one.decision]:
@@ -227,8 +213,18 @@ async def _fill(tx: neo4j.AsyncManagedTransaction, written: Sequence[Writing]) -
         await rows(tx, _SET_PROPOSALS, proposals=sorted(proposals, key=itemgetter("agent_id", "key")))
     bases = [base for one in written for base in one.bases]
     earlier = [row for one in written for row in one.supersedes]
+    if not bases and not earlier:
+        return reliance.NOTHING
     own = {one.decision["decision_id"]: one.decision["story_id"] for one in written if one.decision}
-    return await reliance.settle(tx, bases, earlier, own) if bases or earlier else {}
+    settled = await reliance.settle(tx, bases, earlier, own)
+    effects = [
+        {"event_id": one.name, "effects": domain.as_json(settled.effects[id])}
+        for one in new
+        if (id := _decision_id(new[one])) in settled.effects
+    ]
+    if effects:
+        await rows(tx, _SET_EFFECTS, effects=effects)
+    return settled
 
 
 def _check_owners(plans: Sequence[Row]) -> None:

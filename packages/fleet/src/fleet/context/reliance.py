@@ -3,6 +3,7 @@
 `relies_on_superseded` of a decision holds the ids of all superseded ones that it depends on, directly or through others.
 """
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 
@@ -81,6 +82,18 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True):
 NO_EFFECTS = Effects()
 
 
+@dataclasses.dataclass(frozen=True)
+class Settled:
+    """What became of new decisions, by their ids, for those of which there is something to say: what each did to others, and the
+    superseded ones that it relies on."""
+
+    effects: Mapping[str, Effects] = dataclasses.field(default_factory=dict)
+    relies: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+NOTHING = Settled()
+
+
 async def rely(tx: neo4j.AsyncManagedTransaction, bases: Sequence[Row]) -> dict[str, set[str]]:
     """Notes what new decisions depend on: the superseded ones among that, by the decision that relies on them."""
     relies: dict[str, set[str]] = {}
@@ -93,24 +106,29 @@ async def rely(tx: neo4j.AsyncManagedTransaction, bases: Sequence[Row]) -> dict[
 
 async def settle(
     tx: neo4j.AsyncManagedTransaction, bases: Sequence[Row], earlier: Sequence[Row], own: Mapping[str, str]
-) -> dict[str, Effects]:
-    """Notes what new decisions depend on and which earlier ones they supersede, and flags all that relies on superseded ones:
-    what each did to others. `own` names the story of each new one, which gets its next version by the event itself."""
+) -> Settled:
+    """Notes what new decisions depend on and which earlier ones they supersede, and flags all that relies on superseded ones.
+    `own` names the story of each new one, which gets its next version by the event itself."""
     if earlier:
         await rows(tx, _SUPERSEDE, earlier=sorted(earlier, key=itemgetter("old", "decision_id")))
-    relies = await rely(tx, bases) if bases else {}
+    bare = await rely(tx, bases) if bases else {}
     before: dict[str, list[str]] = {}
     for row in earlier:
         before.setdefault(row["decision_id"], []).append(row["old"])
-    return {
-        id: await _effects(tx, id, relies.get(id, set()), before.get(id, []), own)
-        for id in sorted(relies.keys() | before.keys())
-    }
+    effects: dict[str, Effects] = {}
+    relies: dict[str, tuple[str, ...]] = {}
+    for id in sorted(bare.keys() | before.keys()):
+        found, flagged = await _effects(tx, id, bare.get(id, set()), before.get(id, []), own)
+        relies |= flagged
+        if found != NO_EFFECTS:
+            effects[id] = found
+    return Settled(effects, relies)
 
 
 async def _effects(
     tx: neo4j.AsyncManagedTransaction, id: str, relies: set[str], earlier: Sequence[str], own: Mapping[str, str]
-) -> Effects:
+) -> tuple[Effects, dict[str, tuple[str, ...]]]:
+    """What the decision did to others, and all that it and others rely on that were flagged by it."""
     marks = {id: set(relies)} if relies else {}
     superseded, affected = list[str](), set[str]()
     if earlier:
@@ -118,15 +136,17 @@ async def _effects(
         affected = set(await take_stories(tx, earlier, id))
         for dependent, bases in (await dependents(tx, earlier)).items():
             marks.setdefault(dependent, set()).update(bases)
-    flagged = sorted(set(await flag(tx, marks)) - own.keys())
+    changed = await flag(tx, marks)
+    flagged = sorted(changed.keys() - own.keys())
     flagged_in = await by_story(tx, flagged)
     versions = await raise_stories(tx, sorted((affected | flagged_in.keys()) - {own[id]}))
-    return Effects(
+    effects = Effects(
         superseded=tuple(superseded),
         flagged=tuple(flagged),
         flagged_in=flagged_in if flagged else None,
         versions=versions,
     )
+    return effects, changed
 
 
 async def take_stories(tx: neo4j.AsyncManagedTransaction, olds: Sequence[str], decision_id: str) -> list[str]:
@@ -148,22 +168,23 @@ async def relied(tx: neo4j.AsyncManagedTransaction, decisions: Collection[str]) 
     return {row["id"]: tuple(row["relies"]) for row in found}
 
 
-async def flag(tx: neo4j.AsyncManagedTransaction, relies: Mapping[str, set[str]]) -> list[str]:
-    """Adds to what decisions, and all that depend on them, are known to rely on: the ids of those that this changed.
+async def flag(tx: neo4j.AsyncManagedTransaction, relies: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
+    """Adds to what decisions, and all that depend on them, are known to rely on: all that it is now, for each that this changed.
 
     Each is written before what depends on it is looked up, so that none that begins to depend on it meanwhile is missed.
     """
-    changed: set[str] = set()
+    changed: dict[str, tuple[str, ...]] = {}
     level = {id: set(superseded) for id, superseded in relies.items()}
     while level:
         before = {row["id"]: set(row["relies"] or ()) for row in await rows(tx, _LOCKED, ids=sorted(level))}
         added = {id: superseded - before[id] for id, superseded in level.items() if superseded - before[id]}
-        flags = [{"id": id, "relies": sorted(before[id] | added[id])} for id in sorted(added)]
+        now = {id: tuple(sorted(before[id] | added[id])) for id in sorted(added)}
+        flags = [{"id": id, "relies": list(now[id])} for id in now]
         level = {}
         for row in await rows(tx, _FLAG, flags=flags) if flags else ():
             level.setdefault(row["other"], set()).update(added[row["id"]])
-        changed |= added.keys()
-    return sorted(changed)
+        changed |= now
+    return changed
 
 
 async def by_story(tx: neo4j.AsyncManagedTransaction, decisions: Collection[str]) -> dict[str, tuple[str, ...]]:

@@ -166,7 +166,7 @@ async def _override(tx: neo4j.AsyncManagedTransaction, ruling: Ruling) -> _Step:
         story_id=old["story_id"],
         plan_id=old["plan_id"],
         superseded=(ruling.decision_id,),
-        flagged=tuple(flagged),
+        flagged=tuple(sorted(flagged)),
     )
     text = f"{ruling.by} overruled {old['title']} ({ruling.decision_id}): {ruling.title} ({ruling.made})"
     return ruled, affected, _said("constraint" if binds else "decision", old["role"], text)
