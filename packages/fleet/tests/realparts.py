@@ -275,6 +275,7 @@ def arcade_server(directory: Path) -> Iterator[GraphServer]:
     command = [
         str(package / "jre/bin/java"),
         *SHORT_LIVED,
+        "-Darcadedb.bucketDefaultPageSize=16384",
         "-Darcadedb.server.plugins=Bolt:com.arcadedb.bolt.BoltProtocolPlugin",
         f"-Darcadedb.server.rootPath={directory}",
         f"-Darcadedb.server.rootPassword={PASSWORD}",

@@ -177,6 +177,25 @@ async def test_the_same_event_by_many_at_once_is_written_once(store: Graph, uniq
     assert sum(recorded.new for recorded in results) == 1
 
 
+async def test_a_decision_that_rests_on_others_takes_four_statements(
+    store: Graph, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story, plan = unique("story"), unique("plan")
+    base, built = (samples.completed(story, plan, task) for task in ("arch", "api"))
+    built = msgspec.structs.replace(built, based_on=[base.decision_id])
+    await memory.record(store, [samples.arriving(base)])
+    said: list[str] = []
+
+    async def counted(tx: Any, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+        said.append(statement)
+        return await rows(tx, statement, **parameters)
+
+    for module in (memory, memory.reliance):
+        monkeypatch.setattr(module, "rows", counted)
+    await memory.record(store, [samples.arriving(built)])
+    assert len(said) == 4, said  # each is a round trip, and half a millisecond of the processor's time at both ends
+
+
 async def test_an_ad_hoc_decision_is_kept_without_story_and_plan(store: Graph, unique: Callable[[str], str]) -> None:
     request = unique("request")
     event = samples.completed("", "", request)

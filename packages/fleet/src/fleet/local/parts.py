@@ -124,6 +124,9 @@ class PartMaker:
             "-Xmx512m",
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",  # up in half the time, which on a small machine is worth more than the last tenth
+            "-XX:MetaspaceSize=96m",  # with less it collects twice, all of its heap, while it starts
+            # A transaction copies each page that it writes to: a deliberation, one of each of twenty types.
+            "-Darcadedb.bucketDefaultPageSize=16384",
             "-Darcadedb.server.plugins=Bolt:com.arcadedb.bolt.BoltProtocolPlugin",
             f"-Darcadedb.server.rootPath={data}",
             f"-Darcadedb.server.rootPasswordPath={self._home.secret_path('graph-password')}",  # not to be seen in `ps`
