@@ -30,8 +30,8 @@ TAIL = [
 
 class ScriptedModel:
     """`script` holds what the next calls get: a status, None to end the connection without a word, or a list of bytes to send
-    and of seconds (numbers) to wait. A list that does not end with TAIL is cut off hard. With nothing left, it repeats the
-    last message of the prompt, word by word; `[slow N]` in it makes that take N seconds."""
+    and of seconds (numbers), or events of threading, to wait for. A list that does not end with TAIL is cut off hard. With
+    nothing left, it repeats the last message of the prompt, word by word; `[slow N]` in it makes that take N seconds."""
 
     def __init__(self) -> None:
         self.script: list[Any] = []
@@ -96,6 +96,8 @@ class ScriptedModel:
             for step in behaviour:
                 if isinstance(step, bytes):
                     await response.write(step)
+                elif isinstance(step, threading.Event):
+                    await asyncio.to_thread(step.wait, 10)
                 else:
                     await asyncio.sleep(step)
         except ConnectionError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -58,6 +59,22 @@ def test_garbage_is_refused_or_ignored_but_never_breaks_the_parser(chunks: list[
 
 def test_lines_of_data_are_joined_and_a_byte_order_mark_is_skipped() -> None:
     assert parsed([b"\xef\xbb\xbfdata: a\ndata:b\n\n"]) == ["a\nb"]
+
+
+@pytest.mark.parametrize(
+    ("body", "events"),
+    [
+        (b"data: a\n\ndata: b\n\n", ["a", "b"]),
+        (b"data: a\n\ndata: b\ndata: c\n\n", ["a", "b\nc"]),
+        (b"data: a\n\n: ping\n\ndata: b\n\n", ["a", "b"]),
+        (b"data: a\n\nid: 7\ndata: b\n\n", ["a", "b"]),
+        (b"data: a\n\n\n\ndata: b\n\n", ["a", "b"]),
+        (b"data: a\n\ndata: b\n", ["a"]),
+        (b"data: \n\ndata:  a\n\n", ["", " a"]),
+    ],
+)
+def test_events_that_come_together_are_those_that_come_byte_by_byte(body: bytes, events: list[str]) -> None:
+    assert parsed([body]) == parsed([bytes([byte]) for byte in body]) == events
 
 
 def test_an_event_without_end_is_refused() -> None:
@@ -125,8 +142,15 @@ async def failure(client: ModelClient) -> tuple[ModelError, str]:
 
 async def test_an_answer_comes_with_its_usage_and_piece_by_piece(make: Make, model: ScriptedModel) -> None:
     shown: list[str] = []
-    answer = await make().complete(spec(seed=2**64 - 1), shown.append)
-    assert (answer.text, shown) == ("one two three", ["one", " two", " three"])
+    is_shown = threading.Event()
+    model.script.append([piece("one"), is_shown, piece(" two") + piece(" three"), *TAIL])
+
+    def show(text: str) -> None:
+        shown.append(text)
+        is_shown.set()
+
+    answer = await make().complete(spec(seed=2**64 - 1), show)
+    assert (answer.text, shown) == ("one two three", ["one", " two three"])
     assert (answer.usage.prompt, answer.usage.completion, answer.usage.cached) == (12, 3, 8)
     assert answer.model == "scripted"
     assert 0 < answer.first_token_seconds < 5
@@ -255,6 +279,17 @@ async def test_garbage_in_the_stream_is_malformed(body: bytes, make: Make, model
     model.script[:] = [[body, *TAIL]]
     error, _ = await failure(make())
     assert (error.kind, error.retryable, len(model.asked)) == ("malformed", False, 1)
+
+
+async def test_what_comes_with_a_bad_event_and_before_it_is_shown(make: Make, model: ScriptedModel) -> None:
+    model.script.append([piece("one") + piece(" two") + b"data: {bad\n\n" + piece(" three"), *TAIL])
+    error, shown = await failure(make())
+    assert (error.kind, shown) == ("malformed", "one two")
+
+
+async def test_nothing_counts_that_comes_after_the_last_word(make: Make, model: ScriptedModel) -> None:
+    model.script.append([piece("one") + TAIL[-1] + piece(" two") + b"data: {bad\n\n", *TAIL])
+    assert (await make().complete(spec(), lambda text: None)).text == "one"
 
 
 async def test_an_error_inside_the_stream_is_reported(make: Make, model: ScriptedModel) -> None:

@@ -42,7 +42,11 @@ def test_a_stream_says_what_the_whole_text_would_however_it_is_cut(text: str, da
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
     redactor = Redactor()
     chunks = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)])]
-    assert "".join([*(redactor.add(chunk) for chunk in chunks), redactor.close()]) == redact(text)
+    said = [redactor.add(chunk) for chunk in chunks]
+    assert "".join([*said, redactor.close()]) == redact(text)
+    redactor = Redactor()
+    said = [redactor.add(chunk) for chunk in chunks[:-1]]
+    assert "".join([*said, redactor.close(*chunks[-1:])]) == redact(text)
 
 
 @settings(max_examples=150, deadline=None)

@@ -60,7 +60,7 @@ class TokenStream:
         if self._next is not None:
             self._next.cancel()
         self._pace.streams -= 1
-        await self._send(self._taken() + self._redactor.close(), True)
+        await self._send(self._redactor.close("".join(self._pieces)), True)
 
     def _plan(self) -> None:
         """The next chunk, an interval after the last; the first one at once, unless many are sent."""

@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import json
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Optional
 
@@ -71,11 +71,11 @@ class Spent:
     usage: Usage = dataclasses.field(default_factory=Usage)
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: Optional[str] = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     delta: _Delta = msgspec.field(default_factory=_Delta)
     finish_reason: Optional[str] = None
 
@@ -98,6 +98,8 @@ class _Chunk(msgspec.Struct):
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
+DONE = "[DONE]"
+JSON = {"Content-Type": "application/json"}
 
 
 KEPT_SECONDS = 3.0
@@ -113,7 +115,8 @@ GATHER_SECONDS = 0.05
 
 def model_session() -> aiohttp.ClientSession:
     """What a ModelClient asks with. Connections are used again, without a limit of their number."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS))
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 class ModelClient:
@@ -128,6 +131,9 @@ class ModelClient:
         self._session = session
         self._config = config
         self._sleep = sleep
+        self._completions = f"{config.vllm_url}/v1/chat/completions"
+        self._models = f"{config.vllm_url}/v1/models"
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=config.connect_seconds)
         self._reading = 0
         self.model = config.vllm_model
         """Empty until the server was asked."""
@@ -158,18 +164,23 @@ class ModelClient:
         return await self._model()
 
     async def _run(self, spec: JobSpec, stream: "_Stream", spent: Spent) -> None:
+        watch = _Watch(self._config.first_token_seconds, self._config.total_seconds)
         try:
-            await asyncio.wait_for(self._stream(spec, stream, spent), self._config.total_seconds)
-        except asyncio.TimeoutError as error:
-            raise self._late(f"an answer within {self._config.total_seconds:g} s") from error
+            await self._stream(spec, stream, watch)
+        except asyncio.CancelledError as error:
+            if not watch.late:
+                raise
+            if not stream.finished:  # else the answer is whole, and only the good-bye is missing
+                raise self._late(watch.missing) from error
         finally:
+            watch.end()
             spent.calls += stream.answered
             spent.usage = spent.usage + stream.usage
 
-    async def _stream(self, spec: JobSpec, stream: "_Stream", spent: Spent) -> None:
+    async def _stream(self, spec: JobSpec, stream: "_Stream", watch: "_Watch") -> None:
         body: dict[str, Any] = {
             "model": await self._model(),
-            "messages": msgspec.to_builtins(spec.messages),
+            "messages": spec.messages,
             "max_tokens": spec.max_tokens,
             "temperature": spec.temperature,
             "seed": spec.seed % SEED_SPACE,
@@ -177,32 +188,29 @@ class ModelClient:
             "stream_options": {"include_usage": True},
         }
         if spec.response_schema:
-            form = {"name": "answer", "schema": json.loads(spec.response_schema), "strict": True}
+            form = {"name": "answer", "schema": msgspec.Raw(spec.response_schema.encode()), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
-        begun = _now()
-        response = await self._call("POST", "/v1/chat/completions", self._config.first_token_seconds, json=body)
+        watch.wait(self._config.first_token_seconds)
+        response = await self._call("POST", self._completions, data=msgspec.json.encode(body), headers=JSON)
         try:
             await self._check(response)
             parser = SseParser()
-            watch = _Watch(response, self._config.first_token_seconds - (_now() - begun))
+            watch.missing = "a first token in time"
             self._reading += 1
             try:
                 while not stream.done and (chunk := await response.content.readany()):
-                    for data in _fed(parser, chunk):
-                        stream.take(data)
+                    events = _fed(parser, chunk)
+                    if events:
+                        stream.take(events)
                     if stream.events:
                         watch.wait(self._config.idle_seconds)
+                        watch.missing = "another token in time"
                     if self._reading > FEW:
                         await _gathered(response)
             except (aiohttp.ClientError, OSError) as error:
-                if not watch.late:
-                    raise self._broken(stream, error) from error
-                if not stream.finished:  # else the answer is whole, and only the good-bye is missing
-                    raise self._late(f"{'another' if stream.events else 'a first'} token in time") from error
-                return
+                raise self._broken(stream, error) from error
             finally:
                 self._reading -= 1
-                watch.end()
             if not stream.done and not stream.finished:
                 if stream.events == 0:
                     raise ModelError("malformed", "the model's answer is no stream of events", retryable=False)
@@ -213,40 +221,38 @@ class ModelClient:
 
     async def _model(self) -> str:
         if not self.model:
-            response = await self._call("GET", "/v1/models", self._config.connect_seconds * 2)
             try:
-                await self._check(response)
-                listed = await asyncio.wait_for(response.read(), self._config.connect_seconds * 2)
+                listed = await asyncio.wait_for(self._listed(), self._config.connect_seconds * 2)
             except asyncio.TimeoutError as error:
                 raise self._late("its list of models in time") from error
-            except (aiohttp.ClientError, OSError) as error:
-                raise self._unreachable(error) from error
-            finally:
-                response.close()
             try:
                 self.model = str(json.loads(listed)["data"][0]["id"])
             except (ValueError, LookupError, TypeError) as error:
                 raise ModelError("malformed", "the model server lists no model: set VLLM_MODEL", False) from error
         return self.model
 
-    async def _call(self, method: str, path: str, seconds: float, **options: Any) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect_seconds)
-        url = self._config.vllm_url + path
+    async def _listed(self) -> bytes:
+        response = await self._call("GET", self._models)
+        try:
+            await self._check(response)
+            return await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            response.close()
+
+    async def _call(self, method: str, url: str, **options: Any) -> aiohttp.ClientResponse:
         # No redirect is followed: the setting is the only address that is asked.
-        ask = partial(self._session.request, method, url, timeout=timeout, allow_redirects=False, **options)
+        ask = partial(self._session.request, method, url, timeout=self._timeout, allow_redirects=False, **options)
         try:
             try:
-                return await asyncio.wait_for(ask(), seconds)
+                return await ask()
             except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
                 raise
             except aiohttp.ClientConnectionError:
                 # The server ended a kept connection as it was used again, before any byte of an answer: asked anew at once.
-                return await asyncio.wait_for(ask(), seconds)
-        except aiohttp.ServerTimeoutError as error:  # of the connection: no other is set in `timeout`
-            raise self._unreachable(error) from error
-        except asyncio.TimeoutError as error:
-            raise self._late(f"an answer within {seconds:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
+                return await ask()
+        except (aiohttp.ClientError, OSError) as error:  # a time-out is the connection's: no other is set
             raise self._unreachable(error) from error
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
@@ -277,19 +283,23 @@ class ModelClient:
 
 
 class _Watch:
-    """Ends a response that has fallen silent. One timer for the whole answer: a time-out of its own for each read costs more
-    than the read."""
+    """Cancels the task of a call that has fallen silent, or takes too long altogether. One timer for the whole call: a time-out
+    of its own for each wait costs more than the wait."""
 
-    def __init__(self, response: aiohttp.ClientResponse, seconds: float) -> None:
+    def __init__(self, seconds: float, total_seconds: float) -> None:
         self.late = False
-        self._response = response
+        self.missing = f"an answer within {seconds:g} s"
+        """What is waited for."""
+        self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
-        self._until = self._loop.time() + seconds
+        self._total = total_seconds
+        self._end = self._loop.time() + total_seconds
+        self.wait(seconds)
         self._timer = self._loop.call_at(self._until, self._look)
 
     def wait(self, seconds: float) -> None:
         """From now on for so long."""
-        self._until = self._loop.time() + seconds
+        self._until = min(self._loop.time() + seconds, self._end)
 
     def end(self) -> None:
         self._timer.cancel()
@@ -297,9 +307,12 @@ class _Watch:
     def _look(self) -> None:
         if self._loop.time() < self._until:
             self._timer = self._loop.call_at(self._until, self._look)
-        else:
-            self.late = True
-            self._response.close()  # whoever reads gets an error
+            return
+        self.late = True
+        if self._until == self._end:
+            self.missing = f"an answer within {self._total:g} s"
+        assert self._task is not None
+        self._task.cancel()
 
 
 class _Stream:
@@ -324,19 +337,27 @@ class _Stream:
     def answered(self) -> bool:
         return self.events > 0
 
-    def take(self, data: str) -> None:
-        """One event's data."""
-        self.events += 1
-        if data.strip() == "[DONE]":
-            self.done = True
-            return
+    def take(self, events: list[str]) -> None:
+        """The data of events that came together: read as one text, and shown as one."""
+        self.events += len(events)
+        for number, data in enumerate(events):
+            if data.startswith(DONE):
+                self.done, events = True, events[:number]
+                break
+        before = len(self._pieces)
         try:
-            chunk = _read(data)
-        except (ValueError, msgspec.ValidationError, RecursionError) as error:
-            raise ModelError("malformed", f"an event of the answer cannot be read: {error}", False) from error
+            for chunk in _read(events):
+                self._add(chunk)
+        finally:
+            if len(self._pieces) > before:
+                self.first_at = self.first_at or _now()
+                self._on_text("".join(self._pieces[before:]))
+
+    def _add(self, chunk: _Chunk) -> None:
         if chunk.error is not None:
             raise ModelError("http", f"the model server reports: {json.dumps(chunk.error)[:300]}", False)
-        self.model = chunk.model or self.model
+        if chunk.model:
+            self.model = chunk.model
         if chunk.usage is not None:
             details = chunk.usage.prompt_tokens_details or _Details()
             self.usage = Usage(
@@ -344,16 +365,17 @@ class _Stream:
                 completion=chunk.usage.completion_tokens or 0,
                 cached=details.cached_tokens or 0,
             )
-        for choice in chunk.choices[:1]:
-            self.finished = self.finished or choice.finish_reason is not None
-            text = choice.delta.content
-            if text:
-                self.first_at = self.first_at or _now()
-                self.size += len(text)
-                if self.size > MAX_ANSWER_CHARS:
-                    raise ModelError("malformed", f"the answer is above {MAX_ANSWER_CHARS} characters", False)
-                self._pieces.append(text)
-                self._on_text(text)
+        if not chunk.choices:
+            return
+        choice = chunk.choices[0]
+        if choice.finish_reason is not None:
+            self.finished = True
+        text = choice.delta.content
+        if text:
+            self.size += len(text)
+            if self.size > MAX_ANSWER_CHARS:
+                raise ModelError("malformed", f"the answer is above {MAX_ANSWER_CHARS} characters", False)
+            self._pieces.append(text)
 
 
 async def _gathered(response: aiohttp.ClientResponse) -> None:
@@ -377,7 +399,25 @@ async def _read_out(response: aiohttp.ClientResponse) -> None:
             await asyncio.wait_for(response.content.readany(), END_SECONDS)
 
 
-def _read(data: str) -> _Chunk:
+def _read(events: list[str]) -> Iterable[_Chunk]:
+    """What the events say. Where they cannot be read as one text, one is read after another, so that what stands before a bad
+    one counts."""
+    try:
+        chunks = _CHUNK.decode_lines("\n".join(events))
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return _one_by_one(events)
+    return chunks if len(chunks) == len(events) else _one_by_one(events)
+
+
+def _one_by_one(events: list[str]) -> Iterator[_Chunk]:
+    for data in events:
+        try:
+            yield _read_one(data)
+        except (ValueError, msgspec.ValidationError, RecursionError) as error:
+            raise ModelError("malformed", f"an event of the answer cannot be read: {error}", False) from error
+
+
+def _read_one(data: str) -> _Chunk:
     try:
         return _CHUNK.decode(data)
     except (msgspec.DecodeError, UnicodeEncodeError):

@@ -199,10 +199,9 @@ class VLLMAgentJob:
             try:
                 ended = await self._ended(job, tokens)
             finally:
-                closing = asyncio.ensure_future(tokens.close())
+                await tokens.close()
             bus, registry = self._bus, self._registry
             await self._persist(lambda: finish(registry, bus, ended))
-            await closing
             result = ended.result
             self._log.info(
                 f"{result.subject()} published",
@@ -219,20 +218,21 @@ class VLLMAgentJob:
         """The end of the job, whatever happens to it."""
         left = (job.deadline - clock.now()).total_seconds()
         timer, spent = _Timer(job), Spent()
+        if job.key in self._cancelled:
+            return failed(job, cancelled_error(), clock.now())
+        if left <= 0:
+            return failed(job, deadline_error(job.deadline), clock.now())
+        answering = self._answering[job.key] = asyncio.ensure_future(self._answer(job, tokens, timer, spent))
+        late = _Late(answering, left)
         try:
-            if job.key in self._cancelled:
-                return failed(job, cancelled_error(), clock.now())
-            if left <= 0:
-                return failed(job, deadline_error(job.deadline), clock.now())
-            answering = self._answering[job.key] = asyncio.ensure_future(self._answer(job, tokens, timer, spent))
-            return await asyncio.wait_for(answering, left)
+            return await answering
         except asyncio.CancelledError:
-            if job.key not in self._cancelled:
-                raise  # the actor ends, and the job with it, without an end
-            self._log.info("VLLMAgentJob stopped a cancelled job", job_id=job.spec.job_id)
-            return failed(job, cancelled_error(), clock.now(), timer.timing(), **_used(spent))
-        except asyncio.TimeoutError:
-            return failed(job, deadline_error(job.deadline), clock.now(), timer.timing(), **_used(spent))
+            if job.key in self._cancelled:
+                self._log.info("VLLMAgentJob stopped a cancelled job", job_id=job.spec.job_id)
+                return failed(job, cancelled_error(), clock.now(), timer.timing(), **_used(spent))
+            if late.passed:
+                return failed(job, deadline_error(job.deadline), clock.now(), timer.timing(), **_used(spent))
+            raise  # the actor ends, and the job with it, without an end
         except ModelError as error:
             self._log.warning("VLLMAgentJob got no answer", job_id=job.spec.job_id, kind=error.kind, reason=str(error))
             return failed(job, error.job_error(), clock.now(), timer.timing(), **_used(spent))
@@ -249,6 +249,7 @@ class VLLMAgentJob:
             reason = events.JobError(kind="internal", message=f"{type(error).__name__}: {error}"[:1000], retryable=True)
             return failed(job, reason, clock.now(), timer.timing(), **_used(spent))
         finally:
+            late.end()
             self._answering.pop(job.key, None)
 
     async def _answer(self, job: OpenJob, tokens: TokenStream, timer: "_Timer", spent: Spent) -> EndedJob:
@@ -281,6 +282,22 @@ class VLLMAgentJob:
 
 def _used(spent: Spent) -> dict[str, Any]:
     return {"usage": spent.usage, "calls": spent.calls}
+
+
+class _Late:
+    """Cancels a task after so many seconds, unless it is ended first: a wait with a time-out costs a task more."""
+
+    def __init__(self, task: "asyncio.Future[EndedJob]", seconds: float) -> None:
+        self.passed = False
+        self._task = task
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _pass(self) -> None:
+        self.passed = True
+        self._task.cancel()
 
 
 class _Timer:

@@ -90,9 +90,9 @@ class Redactor:
         """What may leave, now that this has come."""
         return self._released(chunk, False)
 
-    def close(self) -> str:
-        """What was held back."""
-        return self._released("", True)
+    def close(self, chunk: str = "") -> str:
+        """What was held back, with a last chunk that has come."""
+        return self._released(chunk, True)
 
     def _released(self, chunk: str, final: bool) -> str:
         text = self._before + self._held + chunk

@@ -18,10 +18,9 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 def traceparent(seed: str) -> str:
     """The current trace as a `traceparent` header; a new one derived from `seed` where there is none."""
-    carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier)
-    if "traceparent" in carrier:
-        return carrier["traceparent"]
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:  # as the propagator writes it, which makes a mapping and looks for a state too
+        return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
     digest = hashlib.sha256(seed.encode()).hexdigest()
     return f"00-{digest[:32]}-{digest[32:48]}-01"
 

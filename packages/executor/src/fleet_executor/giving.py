@@ -1,0 +1,49 @@
+"""Gives jobs to actors, many in one call where many come: a call of Ray's costs the processor more than the jobs in it, half
+of what an answer of the model does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from fleet_executor.jobs import OpenJob
+from fleet_wire.errors import Unavailable
+
+Waiting = list[tuple[Sequence[OpenJob], "asyncio.Future[str]"]]
+
+
+class Giving:
+    """One call at a time to each actor: what comes for it meanwhile goes into the next one. Nothing waits for company."""
+
+    def __init__(self, call: Callable[[str, Sequence[OpenJob]], Awaitable[str]]) -> None:
+        self._call = call
+        self._waiting: dict[str, Waiting] = {}
+        """An actor is in it as long as a call to it is under way."""
+        self._calling: set[asyncio.Task[None]] = set()
+
+    async def give(self, actor: str, jobs: Sequence[OpenJob]) -> str:
+        """What the call answers. Where it raises Unavailable, so does this, also for what waits for the next one."""
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        if actor in self._waiting:
+            self._waiting[actor].append((jobs, answer))
+        else:
+            self._waiting[actor] = [(jobs, answer)]
+            calling = asyncio.ensure_future(self._give(actor))
+            self._calling.add(calling)
+            calling.add_done_callback(self._calling.discard)
+        return await answer
+
+    async def _give(self, actor: str) -> None:
+        batch: Waiting = []
+        try:
+            while batch := self._waiting[actor]:
+                self._waiting[actor] = []
+                answer = await self._call(actor, [job for jobs, _ in batch for job in jobs])
+                for _, future in batch:
+                    if not future.done():  # else its caller has gone
+                        future.set_result(answer)
+        except Unavailable as error:
+            for _, future in (*batch, *self._waiting[actor]):
+                if not future.done():
+                    future.set_exception(Unavailable(str(error)))
+        finally:
+            for _, future in (*batch, *self._waiting.pop(actor)):
+                future.cancel()
