@@ -37,6 +37,9 @@ class Actors:
         self.no_probe = ""
         self.no_sandbox: dict[str, str] = {}
         self.no_jobs: dict[str, str] = {}
+        self.calls = 0
+        self.taking = asyncio.Event()
+        self.taking.set()
         self.probing = asyncio.Event()
         self.probing.set()
 
@@ -68,6 +71,9 @@ class Actors:
         return dict(self.views)
 
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
+        self.calls += 1
+        await self.taking.wait()
+        self._fail()
         if actor in self.no_jobs:
             return self.no_jobs[actor]
         self.taken += [(actor, job) for job in jobs]
@@ -295,3 +301,32 @@ async def test_an_actor_of_the_pool_that_is_missing_is_made_again(held: Held) ->
     await held.until(lambda: held.readiness.ready)
     del held.cluster.views["VLLMAgentJob-new-1"]
     await held.until(lambda: "VLLMAgentJob-new-1" in held.cluster.views)
+
+
+async def test_jobs_that_come_while_an_actor_is_called_go_to_it_in_one_call(held: Held) -> None:
+    await held.until(lambda: held.readiness.ready)
+    held.cluster.taking.clear()
+    first = asyncio.ensure_future(held.keeper.accept("VLLMAgentJob-new-0", [open_job(1)]))
+    await held.until(lambda: held.cluster.calls == 1)
+    more = [asyncio.ensure_future(held.keeper.accept("VLLMAgentJob-new-0", [open_job(n)])) for n in (2, 3, 4)]
+    await asyncio.sleep(0)
+    gone = more.pop(0)
+    gone.cancel()  # its caller does not wait, and its job was recorded
+    held.cluster.taking.set()
+    assert await asyncio.gather(first, *more) == ["", "", ""]
+    assert held.cluster.calls == 2
+    assert [job.spec.job_id for _, job in held.cluster.taken] == ["job-1", "job-2", "job-3", "job-4"]
+
+
+async def test_what_waits_for_an_actor_that_cannot_be_called_does_not_wait_on(held: Held) -> None:
+    await held.until(lambda: held.readiness.ready)
+    held.cluster.taking.clear()
+    tasks = [asyncio.ensure_future(held.keeper.accept("VLLMAgentJob-new-0", [open_job(n)])) for n in (1, 2)]
+    await held.until(lambda: held.cluster.calls == 1)
+    held.cluster.refusal = "gone"
+    held.cluster.taking.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(outcome) for outcome in outcomes] == ["gone", "gone"]
+    assert held.cluster.calls == 1
+    held.cluster.refusal = ""
+    assert await held.keeper.accept("VLLMAgentJob-new-1", [open_job(3)]) == ""

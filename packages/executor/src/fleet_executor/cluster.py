@@ -7,7 +7,7 @@ import platform
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional, TypeVar, Union
 
 import msgspec
 import ray
@@ -75,7 +75,8 @@ class RayCluster:
     async def survey(self, drain: Optional[bool]) -> Mapping[str, ActorView]:
         return await self._ask(lambda: self._survey(drain), SURVEY_SECONDS + CALL_SECONDS)
 
-    async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
+    async def accept(self, actor: str, jobs: Union[Sequence[OpenJob], msgspec.Raw]) -> str:
+        """The jobs may be encoded already."""
         body = msgspec.json.encode(jobs)
         return await self._ask(lambda: self._accept(actor, body), CALL_SECONDS * 2)
 

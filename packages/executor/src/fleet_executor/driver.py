@@ -72,10 +72,11 @@ ARGUMENTS: Mapping[str, Any] = {
     "make_pool": tuple[()],
     "stats": tuple[()],
     "survey": tuple[Optional[bool]],
-    "accept": tuple[str, list[OpenJob]],
+    "accept": tuple[str, msgspec.Raw],  # the jobs, which go on to the actor as they are
     "cancel": tuple[str, list[str]],
     "kill": tuple[str],
 }
+DECODERS = {method: msgspec.json.Decoder(arguments) for method, arguments in ARGUMENTS.items()}
 
 
 Begun = tuple["subprocess.Popen[bytes]", socket.socket]
@@ -240,7 +241,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def _answer(cluster: Cluster, call: Call, writer: asyncio.StreamWriter) -> None:
     try:
-        arguments = msgspec.json.decode(call.arguments, type=ARGUMENTS[call.method])
+        arguments = DECODERS[call.method].decode(call.arguments)
         result = await getattr(cluster, call.method)(*arguments)
         reply = Reply(number=call.number, result=msgspec.Raw(msgspec.json.encode(result)))
     except Unavailable as error:

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from fleet_executor.calls import ModelCalls
+from fleet_executor.giving import Giving
 from fleet_executor.jobs import SILENCE, ActorView, OpenJob, PoolClaim
 from fleet_executor.ports import Cluster, ClusterLost
 from fleet_executor.reconcile import reconcile
@@ -48,6 +49,7 @@ class Keeper:
         calls: ModelCalls,
     ) -> None:
         self._cluster = cluster
+        self._giving = Giving(cluster.accept)
         self._registry = registry
         self._bus = bus
         self._readiness = readiness
@@ -78,7 +80,7 @@ class Keeper:
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
         """See `Cluster.accept`. An actor that does not take them gets none for a while, so that others do."""
         try:
-            refusal = await self._cluster.accept(actor, jobs)
+            refusal = await self._giving.give(actor, jobs)
         except Unavailable as error:
             self._left_out[actor] = (self._now() + LEFT_OUT, str(error))
             raise
