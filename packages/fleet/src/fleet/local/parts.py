@@ -38,6 +38,15 @@ PATIENT_RAY = {
 """On a machine that does everything at once, a node that answers late is not a node that is gone: with Ray's own limits one
 was declared dead under a load of twelve on two cores."""
 
+QUIET_RAY = {
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_event_stats": "0",
+    "RAY_num_workers_soft_limit": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
+"""What Ray notes of every call, and measures of every process, for a dashboard that is not started here; and workers without
+work, which it else keeps, one for each core. All cost processor's time without end, on a machine that does everything."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -171,7 +180,8 @@ class PartMaker:
             *("--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={RAY_OBJECT_STORE_BYTES}"),
         )
         # Workers that start before it is known what they run would have to be started again.
-        env = {**self._plain, **PATIENT_RAY, "RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
+        without_prestart = {"RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
+        env = {**self._plain, **PATIENT_RAY, **QUIET_RAY, **without_prestart}
         env["PATH"] = _with_nvidia_smi(env.get("PATH", os.defpath), self._home.data("ray") / "bin")
         # The head's port answers some seconds before the node can take work; the node's own comes last.
         ready = checks.tcp(f"{HOST}:{at['ray-node']}")
@@ -192,6 +202,7 @@ class PartMaker:
         env = {**self._plain, "PYTHONUNBUFFERED": "1", **told, setting: str(port)}
         # All wait for the executor and its cluster.
         first = name == "ray-executor"
+        env = {**env, **QUIET_RAY} if first else env  # what speaks with Ray there notes its calls too
         return Part(name, where, ready, argv, env, self._home.data(name), after, is_service=True, goes_first=first)
 
 
