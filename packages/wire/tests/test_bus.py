@@ -204,11 +204,25 @@ async def test_what_no_stream_takes_and_what_a_stream_refuses_is_told_apart(bus:
     assert refused.value.err_code in WRONG_LAST_SEQUENCE
 
 
-async def test_taking_back_without_a_server_raises_unavailable(bus: Bus, nats_server: NatsServer) -> None:
-    bus.js._timeout = 0.2
-    nats_server.kill()
-    with pytest.raises(Unavailable, match="the schedule of d1"):
-        await bus.unschedule("d1")
+async def test_what_is_discarded_up_to_a_sequence_leaves_what_came_after_it(bus: Bus) -> None:
+    first = await bus.append("$KV.plans.p1", b"{}", {})
+    second = await bus.append("$KV.plans.p1", b"[]", {})
+    await bus.append("$KV.plans.p2", b"{}", {})
+    await bus.append("$KV.plans.p3", b"{}", {})
+    await bus.discard("KV_plans", "$KV.plans.p1", first)
+    await bus.js.purge_stream("KV_plans", subject="$KV.plans.p0")  # answered after what was asked before it
+    assert (await bus.js.get_last_msg("KV_plans", "$KV.plans.p1")).seq == second
+    await bus.discard("KV_plans", "$KV.plans.p1", second)
+    await bus.discard("KV_plans", "$KV.plans.p3")
+    await bus.js.purge_stream("KV_plans", subject="$KV.plans.p0")
+    left = (await bus.js.stream_info("KV_plans", subjects_filter=">")).state
+    assert left.subjects == {"$KV.plans.p2": 1}
+
+
+async def test_what_is_sent_over_an_ended_connection_raises_unavailable(bus: Bus) -> None:
+    await bus.close()
+    with pytest.raises(Unavailable, match="could not be sent to"):
+        await bus.send("ended.here", b"")
 
 
 async def test_connecting_gives_up_after_its_wait_without_showing_a_password() -> None:

@@ -11,7 +11,7 @@ from conftest import NatsServer
 
 from fleet_wire.bus import Bus
 from fleet_wire.errors import Conflict, Invalid, Unavailable
-from fleet_wire.kv import Bucket, JetStreamBucket, MemoryBucket, change
+from fleet_wire.kv import Bucket, Entry, JetStreamBucket, MemoryBucket, change
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -121,6 +121,18 @@ async def test_an_update_takes_the_time_to_live_of_its_own(case: Case) -> None:
     await case.bucket.update("ends", Record(2), ends, ttl=dt.timedelta(seconds=1))
     await case.passes(2.2)
     assert await listed(case.bucket) == {"kept": Record(2)}
+
+
+async def test_a_record_is_given_its_time_to_live_where_nobody_wrote_it_since(case: Case) -> None:
+    ends = Entry("ends", Record(1), await case.bucket.create("ends", Record(1)))
+    stays = Entry("stays", Record(1), await case.bucket.create("stays", Record(1)))
+    await case.bucket.update("stays", Record(2), stays.revision)
+    await case.bucket.expire(stays, dt.timedelta(seconds=1))
+    await case.bucket.expire(ends, dt.timedelta(seconds=1))
+    await case.bucket.create("later", Record(3))
+    assert await listed(case.bucket) == {"ends": Record(1), "stays": Record(2), "later": Record(3)}
+    await case.passes(2.2)
+    assert await listed(case.bucket) == {"stays": Record(2), "later": Record(3)}
 
 
 async def test_entries_of_an_empty_bucket_are_none(case: Case) -> None:

@@ -39,8 +39,7 @@ class Crash:
             bucket.update = self.counting(bucket.update)  # type: ignore[method-assign]
         bus.publish = self.counting(bus.publish)  # type: ignore[method-assign]
         bus.schedule = self.counting(bus.schedule)  # type: ignore[method-assign]
-        bus.unschedule = self.counting(bus.unschedule)  # type: ignore[method-assign]
-        bus.js.purge_stream = self.counting(bus.js.purge_stream)  # type: ignore[method-assign]
+        bus.send = self.counting(bus.send)  # type: ignore[method-assign]
 
     def counting(self, step: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -13,6 +13,8 @@ from fleet.deliberation.plan import Plan
 from fleet.deliberation.requests import JobRequest
 from fleet.deliberation.state import Deliberation
 from fleet.orchestrator import main
+from fleet.orchestrator import store as stores
+from fleet.orchestrator.live import Markers
 from fleet.orchestrator.messages import plan_message
 from fleet_wire import ids
 from fleet_wire.bus import Bus
@@ -271,6 +273,26 @@ async def test_the_marker_of_what_has_ended_is_gone_and_a_stray_one_is_swept(
         await parts.sweep.live_plans.mark("p1", old)
         await until(lambda: _no_markers(parts))
         assert await parts.requests.running() == []
+
+
+async def test_a_marker_made_again_for_a_retry_is_not_taken_for_the_one_before(
+    own_nats: realparts.Nats, server: Bus
+) -> None:
+    store = stores.jetstream_store(server)
+    markers, others = Markers(server, store.live, "liveplan"), Markers(server, store.live, "liveplan")
+    now = main.clock.now()
+    await markers.mark("p1", now)
+    before = markers.own("p1")
+    await others.mark_again("p1", now + main.dt.timedelta(seconds=1))
+    await markers.unmark("p1", before)
+    await server.js.purge_stream("KV_deliberations", subject="nothing")  # answered after that
+    assert await markers.revision("p1") > before
+    await others.unmark("p1", await others.revision("p1"))
+    await until(lambda: _unmarked(markers))
+
+
+async def _unmarked(markers: Markers) -> bool:
+    return not await markers.names()
 
 
 async def _no_markers(parts: main.Parts) -> bool:

@@ -108,6 +108,50 @@ async def test_what_follows_at_once_on_a_state_stands_with_it_in_one_write(bucke
     assert bucket.calls.count("update") == 2  # the first one met what the other wrote
 
 
+async def test_what_may_wait_is_known_at_once_and_written_with_the_next_write(bucket: Bucket) -> None:
+    records = Records(bucket, RULES)
+    await records.create("a", Marks())
+    bucket.calls.clear()
+    assert await records.later("a", ["x"]) == Marks(("x",))
+    assert await records.later("a", ["y"]) == await records.known("a") == Marks(("x", "y"))
+    assert bucket.calls == []
+    assert await Records(bucket, RULES).read("a") == Marks()  # what another replica does on that does no harm
+    assert await records.fold("a", ["z"]) == Marks(("x", "y", "z"))
+    assert bucket.calls.count("update") == 1
+    entry = await bucket.get("state.a")
+    assert entry.value == Marks(("x", "y", "z"))
+
+
+async def test_what_no_other_write_takes_along_is_written_after_its_time(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.orchestrator.records.LATER_SECONDS", 0.01)
+    records = Records(bucket, RULES)
+    await records.create("a", Marks())
+    await records.later("a", ["x"])
+    await asyncio.wait_for(bucket.writes.wait(), 5)
+    assert await records.fold("a", ["y"]) == Marks(("x", "y"))
+    await Records(bucket, RULES).later("a", ["z"])  # by a replica that does not remember the record: at once
+    entry = await bucket.get("state.a")
+    assert entry.value == Marks(("x", "y", "z"))
+
+
+async def test_what_may_wait_is_written_on_top_of_what_another_replica_wrote(bucket: Bucket) -> None:
+    one, other = Records(bucket, RULES), Records(bucket, RULES)
+    await one.create("a", Marks())
+    await one.later("a", ["x"])
+    await other.fold("a", ["theirs"])
+    assert await one.fold("a", ["y"]) == Marks(("theirs", "x", "y"))
+
+
+async def test_what_may_wait_goes_with_what_is_forgotten(bucket: Bucket) -> None:
+    records = Records(bucket, RULES)
+    await records.create("a", Marks())
+    await records.later("a", ["x"])
+    records.forget("a")
+    assert await records.known("a") == Marks()
+
+
 async def test_a_replica_that_lags_behind_writes_on_top_of_what_stands(bucket: Bucket) -> None:
     one, other = Records(bucket, RULES), Records(bucket, RULES)
     await one.create("a", Marks())

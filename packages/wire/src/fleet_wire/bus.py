@@ -6,6 +6,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Optional, TypeVar
 
+import msgspec
 import nats
 import nats.errors
 import nats.js.errors
@@ -130,19 +131,26 @@ class Bus:
         return await self._publish(f"{SCHEDULE_SUBJECT}.{event.key()}", event, events.encode(event), headers, timeout)
 
     async def unschedule(self, key: str) -> None:
-        """Takes a scheduled event back, if it has not been published. Raises Unavailable while the server is away."""
-        try:
-            await self.js.purge_stream("FLEET_TIMERS", subject=f"{SCHEDULE_SUBJECT}.{key}")
-        except (*TRANSIENT, nats.js.errors.NotFoundError) as error:
-            raise Unavailable(f"the schedule of {key} could not be taken back: {reason_of(error)}") from error
+        """Takes a scheduled event back, if it has not been published; sent as `discard` is."""
+        await self.discard("FLEET_TIMERS", f"{SCHEDULE_SUBJECT}.{key}")
+
+    async def discard(self, stream: str, subject: str, upto: int = 0) -> None:
+        """Has the server remove what a stream holds of a subject, up to that sequence where one is given; sent as `send` does.
+        Nobody is told, and nothing stays in its place. To wait for the answer costs both ends three times as much."""
+        request = {"filter": subject, **({"seq": upto + 1} if upto else {})}
+        await self.send(f"$JS.API.STREAM.PURGE.{stream}", msgspec.json.encode(request))
 
     async def publish_core(self, event: events.Event) -> None:
-        """Publishes without acknowledgement; what the server does not get is lost. Raises Unavailable where the connection
-        has ended or its buffer is full."""
+        """Publishes without acknowledgement, as `send` does."""
+        await self.send(event.subject(), events.encode(event), self.headers(event))
+
+    async def send(self, subject: str, body: bytes, headers: Optional[Mapping[str, str]] = None) -> None:
+        """Sends without acknowledgement, after all that was sent before; what the server does not get is lost. Raises
+        Unavailable where the connection has ended or its buffer is full."""
         try:
-            await self.client.publish(event.subject(), events.encode(event), headers=self.headers(event))
+            await self.client.publish(subject, body, headers=dict(headers) if headers else None)
         except TRANSIENT as error:
-            raise Unavailable(f"{event.message_id()} could not be sent: {reason_of(error)}") from error
+            raise Unavailable(f"{subject} could not be sent to: {reason_of(error)}") from error
 
     def headers(self, event: events.Event) -> dict[str, str]:
         """Message id, CloudEvents attributes and trace context of an event."""

@@ -5,6 +5,7 @@ on both.
 """
 
 import asyncio
+import contextlib
 import datetime as dt
 import random
 from collections.abc import AsyncIterator, Callable
@@ -54,6 +55,10 @@ class Bucket(Protocol[T]):
     async def update(self, key: str, value: T, revision: int, ttl: Optional[dt.timedelta] = None) -> int:
         """Writes over exactly that revision; raises Conflict where another was written since."""
 
+    async def expire(self, entry: Entry[T], ttl: dt.timedelta) -> None:
+        """Gives a record a time to live, where it is still as in this entry. Nothing is waited for: should the server not get
+        it, the record keeps the time it has."""
+
     async def delete(self, key: str) -> None:
         """Removes the record, if there is one."""
 
@@ -96,6 +101,9 @@ class JetStreamBucket(Generic[T]):
 
     async def update(self, key: str, value: T, revision: int, ttl: Optional[dt.timedelta] = None) -> int:
         return await self._put(key, value, revision, ttl)
+
+    async def expire(self, entry: Entry[T], ttl: dt.timedelta) -> None:
+        await self._bus.send(self._prefix + entry.key, msgspec.json.encode(entry.value), _headers(entry.revision, ttl))
 
     async def delete(self, key: str) -> None:
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": DELETION_TTL}
@@ -154,11 +162,8 @@ class JetStreamBucket(Generic[T]):
             raise self._away(error) from error
 
     async def _put(self, key: str, value: T, revision: int, ttl: Optional[dt.timedelta]) -> int:
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        if ttl is not None:
-            headers["Nats-TTL"] = f"{max(1, int(ttl.total_seconds()))}s"
         try:
-            return await self._bus.append(self._prefix + key, msgspec.json.encode(value), headers)
+            return await self._bus.append(self._prefix + key, msgspec.json.encode(value), _headers(revision, ttl))
         except TRANSIENT as error:
             raise self._away(error) from error
         except nats.js.errors.APIError as error:
@@ -184,6 +189,13 @@ class JetStreamBucket(Generic[T]):
 
     def _away(self, error: Exception) -> Unavailable:
         return Unavailable(f"bucket {self._name} cannot be reached: {reason_of(error)}")
+
+
+def _headers(revision: int, ttl: Optional[dt.timedelta]) -> dict[str, str]:
+    headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+    if ttl is not None:
+        headers["Nats-TTL"] = f"{max(1, int(ttl.total_seconds()))}s"
+    return headers
 
 
 def _is_deletion(message: RawStreamMsg) -> bool:
@@ -212,6 +224,10 @@ class MemoryBucket(Generic[T]):
         if (entry.revision if entry else 0) != revision:
             raise Conflict(f"{key} was written by somebody else")
         return self._put(key, value, ttl)
+
+    async def expire(self, entry: Entry[T], ttl: dt.timedelta) -> None:
+        with contextlib.suppress(Conflict):
+            await self.update(entry.key, entry.value, entry.revision, ttl)
 
     async def delete(self, key: str) -> None:
         self._records.pop(key, None)

@@ -8,7 +8,8 @@
 
 A task starts only when the decisions it depends on are in the graph. That it runs stands in the record before its deliberation
 is saved, so that no cancelling and no second replica can miss it. Whoever folds in the last task's end, the plan is closed
-once: `close` is due until `orchestration.plan.completed` is published. A retry opens a completed plan for another round.
+once; `orchestration.plan.completed` follows on that, and the plan's marker goes after it. A retry opens a completed plan for
+another round.
 """
 
 import datetime as dt
@@ -47,7 +48,7 @@ class TaskProgress(Struct, frozen=True, kw_only=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """The record. `running` until its completion is published; `round` counts those, the one under way included. `spent` is
+    """The record. `running` until all of it is over; `round` counts those, the one under way included. `spent` is
     what all tasks that have ended used, all their tries included; `budget` is the limit of it."""
 
     plan_id: str
@@ -114,7 +115,7 @@ class Retried(Struct, frozen=True):
 
 
 class Closed(Struct, frozen=True):
-    """`orchestration.plan.completed` of this round is published."""
+    """All of this round is over: `orchestration.plan.completed` is published next."""
 
     at: dt.datetime
     round: int
@@ -136,7 +137,7 @@ class Cancel(Struct, frozen=True):
 
 
 class Close(Struct, frozen=True):
-    """Publish the plan's completion."""
+    """Complete the plan."""
 
 
 def opened(plan: Plan) -> Plan:

@@ -49,6 +49,8 @@ log = structlog.get_logger(__name__)
 Confirmed = tuple[DeliberationEvent, ...]
 NEW = dt.timedelta(seconds=1)
 """How long a record is taken to be as this replica made it."""
+REPEATABLE = (Announced, Submitted)
+"""What these confirm does no harm done again: they wait for the next write."""
 LONG_CHARACTERS = 8 * 1024
 """Of all answers together."""
 P = ParamSpec("P")
@@ -112,10 +114,14 @@ class Deliberations:
                 *(self._carry_out(command, state) for command in commands), return_exceptions=True
             )
             confirmed = tuple(event for one in found if not isinstance(one, BaseException) for event in one)
-            moved = await self.fold(deliberation_id, confirmed) if confirmed else state
-            for one in found:
-                if isinstance(one, BaseException):
-                    raise one
+            failed = next((one for one in found if isinstance(one, BaseException)), None)
+            moved: Deliberation | None = state
+            if confirmed and failed is None and all(isinstance(event, REPEATABLE) for event in confirmed):
+                moved = await self.records.later(deliberation_id, confirmed)
+            elif confirmed:
+                moved = await self.fold(deliberation_id, confirmed)
+            if failed is not None:
+                raise failed
             if moved == state:
                 raise Unavailable(f"{' and '.join(commands)} of {deliberation_id} did not bring it on")
             state = moved
@@ -124,11 +130,11 @@ class Deliberations:
 
     async def tidy(self, state: Deliberation) -> None:
         """Takes back the timer of a retired deliberation and gives its results their time to live; the outcome has had its own
-        from the start. The marker goes last: by it a sweep finds what a crash left."""
-        await asyncio.gather(
-            self.bus.unschedule(state.deliberation_id),
-            *(self.results.expire(job.job_id) for job in state.jobs),
-        )
+        from the start. The marker goes last: by it a sweep finds what a crash left. None of it is waited for: should the server
+        not get it, a timer comes that is passed over, results stay as long as a stub, or a sweep finds the marker."""
+        await self.bus.unschedule(state.deliberation_id)
+        for job in state.jobs:
+            await self.results.expire(job.job_id)
         self.results.forget(state)
         self.preparing.forget(state.deliberation_id)
         await self.live.unmark(state.deliberation_id)

@@ -43,10 +43,8 @@ class Handlers:
     async def on_plan_approved(self, event: PlanApproved) -> None:
         """Opens the plan's record once, and cancels what runs of those it supersedes; a repeated event changes nothing."""
         await self.plans.open(event)
-        self.plan_driver.wake(event.plan_id)
         for before in event.supersedes:
             await self.plans.supersede(before, event)
-            self.plan_driver.wake(before)
 
     async def on_result(self, result: AgentResult) -> None:
         """The DeliberationResultCollector: copies the result, counts its job, or records it as late.

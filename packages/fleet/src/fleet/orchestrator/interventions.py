@@ -86,12 +86,16 @@ class Interventions:
             if why:
                 raise Precondition(why)
             texts = await self._texts(plan)
-            await self.plans.live_plans.mark(plan_id, self.clock())
+            ended = plan.status == "completed"
+            if ended:
+                await self.plans.live_plans.mark_again(plan_id, self.clock())
             plan = await self.plans.fold(plan_id, rules.Retried(task_id, task.number, texts)) or plan
             if (
                 rules.task_of(plan, task_id).number == task.number
             ):  # the plan was closed in between: now its texts are needed
                 return await self.retry_task(plan_id, task_id)
+            if ended:  # who found it completed may have seen the marker from before
+                await self.plans.live_plans.mark_again(plan_id, self.clock())
             log.info("task tried again", plan_id=plan_id, task_id=task_id, number=task.number + 1)
         self.plan_driver.wake(plan_id)
         above = rules.above(plan, task_id)

@@ -7,18 +7,19 @@ without one, whenever a process dies. One that stands without a live record is w
 import asyncio
 import datetime as dt
 
-import nats.js.errors
-
 from fleet.deliberation.plan import Plan, PlanEvent
 from fleet.deliberation.state import Deliberation, DeliberationEvent
 from fleet.orchestrator.records import E, Records, S
 from fleet.orchestrator.store import Live
-from fleet_wire.bus import TRANSIENT, Bus, reason_of
-from fleet_wire.errors import Conflict, Unavailable
-from fleet_wire.kv import Bucket
+from fleet.recent import Recent
+from fleet_wire.bus import Bus
+from fleet_wire.errors import Conflict
+from fleet_wire.kv import Bucket, Entry, change
 
 DeliberationRecords = Records[Deliberation, DeliberationEvent]
 PlanRecords = Records[Plan, PlanEvent]
+KEPT = 4096
+"""Markers of which a replica remembers that it made them."""
 STRAY_AFTER = dt.timedelta(minutes=1)
 """A marker without a record that is older was left by a crash: the record follows on it at once, or never."""
 
@@ -30,6 +31,7 @@ class Markers:
         self._bus = bus
         self._bucket = bucket
         self._prefix = f"{prefix}."
+        self._own: Recent[int] = Recent(KEPT)
 
     async def create(self, records: Records[S, E], name: str, state: S, now: dt.datetime) -> tuple[S, bool]:
         """Saves a new record with its marker; answers with the record that stands, and whether it is this one.
@@ -47,9 +49,9 @@ class Markers:
             await self.unmark(name)
         return created
 
-    async def names(self) -> dict[str, Live]:
-        """The marked records."""
-        return {entry.key[len(self._prefix) :]: entry.value async for entry in self._bucket.entries(self._prefix)}
+    async def names(self) -> dict[str, Entry[Live]]:
+        """The marked records, with their markers."""
+        return {entry.key[len(self._prefix) :]: entry async for entry in self._bucket.entries(self._prefix)}
 
     async def live(self, records: Records[S, E]) -> list[S]:
         """The marked records as they stand, without those that are over."""
@@ -59,13 +61,26 @@ class Markers:
     async def mark(self, name: str, now: dt.datetime) -> None:
         """Marks a record as live; again, it does no harm."""
         try:
-            await self._bucket.create(self._prefix + name, Live(created_at=now))
+            self._own.put(name, await self._bucket.create(self._prefix + name, Live(created_at=now)))
         except Conflict:
             return  # by a start that was cut off, or by another replica
 
-    async def unmark(self, name: str) -> None:
-        """Takes the marker away, leaving nothing in its place. Raises Unavailable while the store is away."""
-        try:
-            await self._bus.js.purge_stream("KV_deliberations", subject=f"$KV.deliberations.{self._prefix}{name}")
-        except (*TRANSIENT, nats.js.errors.NotFoundError) as error:
-            raise Unavailable(f"the marker of {name} could not be removed: {reason_of(error)}") from error
+    async def mark_again(self, name: str, now: dt.datetime) -> None:
+        """Marks a record that is about to be live again, so that nobody takes away the marker by its revision from before."""
+        self._own.drop(name)
+        await change(self._bucket, self._prefix + name, lambda _: Live(created_at=now))
+
+    def own(self, name: str) -> int:
+        """The revision of the marker that this replica made; 0 where it did not."""
+        return self._own.get(name) or 0
+
+    async def revision(self, name: str) -> int:
+        """The revision of the marker as it stands; 0 where there is none."""
+        entry = await self._bucket.get(self._prefix + name)
+        return entry.revision if entry else 0
+
+    async def unmark(self, name: str, revision: int = 0) -> None:
+        """Has the marker taken away, with a revision only where it has not been made again since. Nothing is left in its place,
+        and nothing is waited for: one that stays is found by the next sweep."""
+        self._own.drop(name)
+        await self._bus.discard("KV_deliberations", f"$KV.deliberations.{self._prefix}{name}", revision)

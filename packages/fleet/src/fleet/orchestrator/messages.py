@@ -12,6 +12,9 @@ from fleet_wire.events import TokenChunk
 from fleet_wire.gen.orchestrator.v1 import orchestrator_pb2 as pb
 from fleet_wire.rpc import timestamp
 
+STARTED = ("running", "decided")
+"""Tasks that have a deliberation, or have one in a moment."""
+
 
 def deliberation_message(state: Deliberation) -> pb.Deliberation:
     ended = [job for job in state.jobs if job.status != "waiting"]
@@ -73,7 +76,7 @@ def plan_message(plan: Plan) -> pb.GetPlanProgressResponse:
                 role=task.task.role,
                 depends_on=task.task.depends_on,
                 state=task.status,
-                deliberation_id=rules.deliberation_of(plan, task) if task.started or task.status == "decided" else "",
+                deliberation_id=rules.deliberation_of(plan, task) if task.started or task.status in STARTED else "",
                 decision_id=ids.decision_id(rules.deliberation_of(plan, task)) if task.status == "decided" else "",
                 reason=task.reason,
                 number=task.number,

@@ -47,8 +47,9 @@ class Plans:
     _in_graph: Recent[bool] = dataclasses.field(default_factory=lambda: Recent(KEPT))
 
     async def open(self, event: PlanApproved, decided: Mapping[str, int] | None = None) -> bool:
-        """Saves the record of an approved plan; False where there is one, or was. `decided` are tasks, each with its try, whose
-        decision the graph holds from before this store was lost. Raises Invalid for a plan that could never be run."""
+        """Saves the record of an approved plan, and has it driven; False where there is one, or was. `decided` are tasks, each
+        with its try, whose decision the graph holds from before this store was lost. Raises Invalid for a plan that could never
+        be run."""
         check_plan(event)
         known = decided or {}
         plan = Plan(
@@ -67,13 +68,20 @@ class Plans:
         plan, created = await self.live_plans.create(self.records, event.plan_id, rules.opened(plan), self.clock())
         if created:
             log.info("plan.approved", plan_id=event.plan_id, tasks=len(plan.tasks))
+        self._wake(plan)
         return created
+
+    def _wake(self, plan: Plan | None) -> None:
+        """Has the plan driven, unless it is completed: then it has been, or the sweep does what is left."""
+        if plan is not None and plan.status == "running":
+            self.driver.wake(plan.plan_id)
 
     async def supersede(self, plan_id: str, by: PlanApproved) -> None:
         """Cancels what runs of a plan that another supersedes. One that has no record yet gets one that is over, without tasks:
         its own event, which may come after this one, then opens nothing."""
         cancelled = rules.Cancelled(f"superseded by {by.plan_id}")
-        if await self.fold(plan_id, cancelled) is None:
+        plan = await self.fold(plan_id, cancelled)
+        if plan is None:
             now = self.clock()
             over = Plan(
                 plan_id=plan_id,
@@ -85,7 +93,8 @@ class Plans:
                 ended_at=now,
             )
             if not (await self.records.create(plan_id, over))[1]:  # it was opened in between
-                await self.fold(plan_id, cancelled)
+                plan = await self.fold(plan_id, cancelled)
+        self._wake(plan)
 
     def arrived(self, plan_id: str) -> None:
         """The graph holds the plan: what waits for that need wait no longer."""
@@ -100,8 +109,7 @@ class Plans:
         nobody needs to know."""
         plan = await self.records.known(plan_id)
         if plan is not None and any(task.task.depends_on for task in plan.tasks):
-            await self.fold(plan_id, Remembered(deliberation_id))
-            self.driver.wake(plan_id)
+            self._wake(await self.fold(plan_id, Remembered(deliberation_id)))
 
     async def flag(self, decision_id: str, superseded: tuple[str, ...]) -> None:
         """Notes that a decision relies on others that were superseded, where a plan's deliberation made it: a person's ruling, or
@@ -124,24 +132,45 @@ class Plans:
             while plan is not None and (commands := rules.due(plan)):
                 plan = await self._carry_out(plan, commands)
             if plan is not None and plan.status == "completed":
-                await self.unmark(plan_id)
+                await self._complete(plan)
         except BaseException:
             self.records.forget(plan_id)
             raise
 
-    async def unmark(self, plan_id: str) -> None:
-        """Takes the marker of a completed plan away, and puts it back where the plan has been opened again meanwhile."""
-        await self.live_plans.unmark(plan_id)
-        plan = await self.records.read(plan_id)
-        if plan is not None and plan.status == "running":
-            await self.live_plans.mark(plan_id, self.clock())
+    async def _complete(self, plan: Plan) -> None:
+        # What this replica marked, it marked before the plan was completed: a retry has made the marker anew since.
+        revision = self.live_plans.own(plan.plan_id) or await self.live_plans.revision(plan.plan_id)
+        if not self.live_plans.own(plan.plan_id):
+            now = await self.records.read(plan.plan_id)
+            if not revision or now is None or now.status == "running":
+                return
+        await self.complete(plan, revision)
+
+    async def complete(self, plan: Plan, revision: int) -> None:
+        """Publishes the completion of a completed plan, then has its marker of this revision taken away: by it a sweep finds what
+        a crash left unpublished."""
+        await self.bus.publish(
+            PlanCompleted(
+                plan_id=plan.plan_id,
+                story_id=plan.story_id,
+                decided=[task.task.task_id for task in plan.tasks if task.status == "decided"],
+                failed=_without_decision(plan, "failed"),
+                skipped=_without_decision(plan, "skipped"),
+                round=plan.round,
+            )
+        )
+        log.info("plan completed", plan_id=plan.plan_id, round=plan.round)
+        await self.live_plans.unmark(plan.plan_id, revision)
 
     async def report(self, state: Deliberation) -> None:
-        """Tells the plan how one of its deliberations ended, and what it used. Raises Unavailable while the plan has no record:
-        the sweep takes it from planning again."""
-        if await self.fold(state.plan_id, ended(state)) is None:
+        """Tells the plan how one of its deliberations ended, and what it used; where that was the last, the same write completes
+        it. Raises Unavailable while the plan has no record: the sweep takes it from planning again."""
+        if await self.records.fold(state.plan_id, (ended(state),), self._closed_at_once) is None:
             raise Unavailable(f"plan {state.plan_id} has no record")
         self.driver.wake(state.plan_id)
+
+    async def _closed_at_once(self, plan: Plan) -> tuple[PlanEvent, ...]:
+        return (rules.Closed(self.clock(), plan.round),) if rules.due(plan) == (Close(),) else ()
 
     async def restore(self, plan: Plan, task: TaskProgress) -> None:
         """Looks after a task that runs: its deliberation may be lost, or have ended without the plan's knowing."""
@@ -156,10 +185,14 @@ class Plans:
     async def _carry_out(self, plan: Plan, commands: tuple[Start | Cancel | Close, ...]) -> Plan | None:
         found = await asyncio.gather(*(self._do(plan, command) for command in commands), return_exceptions=True)
         confirmed = [event for event in found if not isinstance(event, BaseException)]
-        moved = await self.fold(plan.plan_id, *confirmed) if confirmed else plan
-        for one in found:
-            if isinstance(one, BaseException):
-                raise one
+        failed = next((one for one in found if isinstance(one, BaseException)), None)
+        moved: Plan | None = plan
+        if failed is None and all(isinstance(event, rules.TaskStarted) for event in confirmed):
+            moved = await self.records.later(plan.plan_id, confirmed)  # starting again does no harm
+        elif confirmed:
+            moved = await self.fold(plan.plan_id, *confirmed)
+        if failed is not None:
+            raise failed
         if moved == plan:
             raise Unavailable(f"plan {plan.plan_id} was not brought on")
         return moved
@@ -171,7 +204,7 @@ class Plans:
             case Cancel(task_id):
                 return await self._cancel(plan, rules.task_of(plan, task_id))
             case Close():
-                return await self._close(plan)
+                return rules.Closed(self.clock(), plan.round)
 
     async def _start(self, plan: Plan, task: TaskProgress) -> PlanEvent:
         """Saves the deliberation; again, it does no harm, and finds the one that is there: also where that has ended."""
@@ -209,20 +242,6 @@ class Plans:
             based_on=rules.decisions_below(plan, task),
         )
         return (await self.live.create(self.deliberations, state.deliberation_id, state, state.created_at))[0]
-
-    async def _close(self, plan: Plan) -> PlanEvent:
-        await self.bus.publish(
-            PlanCompleted(
-                plan_id=plan.plan_id,
-                story_id=plan.story_id,
-                decided=[task.task.task_id for task in plan.tasks if task.status == "decided"],
-                failed=_without_decision(plan, "failed"),
-                skipped=_without_decision(plan, "skipped"),
-                round=plan.round,
-            )
-        )
-        log.info("plan completed", plan_id=plan.plan_id, round=plan.round)
-        return rules.Closed(self.clock(), plan.round)
 
 
 def ended(state: Deliberation) -> rules.TaskEnded:

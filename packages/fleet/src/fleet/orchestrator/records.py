@@ -2,7 +2,7 @@
 
 A replica remembers what it wrote last, and writes on top of that: the compare-and-set says where another replica wrote since, and
 only then it reads again. What comes for one record at once, or while a write of it is under way, is folded in together, in one
-write.
+write; what may wait for a write of something else does so for a moment.
 """
 
 import asyncio
@@ -13,14 +13,20 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+import structlog
+
 from fleet.recent import Recent
 from fleet_wire.errors import Conflict, Unavailable
 from fleet_wire.kv import Bucket, Entry
+
+log = structlog.get_logger(__name__)
 
 S = TypeVar("S")
 E = TypeVar("E")
 KEPT = 4096
 """Records that a replica remembers of a kind."""
+LATER_SECONDS = 2.0
+"""How long what may wait for another write waits for one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +54,8 @@ class Records(Generic[S, E]):
         self._rules = rules
         self._known: Recent[Entry[S]] = Recent(KEPT)
         self._waiting: dict[str, list[_Fold[S, E]]] = {}
+        self._later: dict[str, tuple[E, ...]] = {}
+        self._writing: set[asyncio.Task[None]] = set()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def create(self, name: str, state: S) -> tuple[S, bool]:
@@ -65,12 +73,12 @@ class Records(Generic[S, E]):
     def remembered(self, name: str) -> S | None:
         """The record as this replica remembers it; None where it does not."""
         entry = self._known.get(name)
-        return entry.value if entry else None
+        return self._with_later(name, entry.value) if entry else None
 
     async def known(self, name: str) -> S | None:
         """The record as this replica knows it, read where it does not. Another replica may have moved it since."""
-        entry = self._known.get(name)
-        return entry.value if entry else await self.read(name)
+        known = self.remembered(name)
+        return known if known is not None else await self.read(name)
 
     async def read(self, name: str) -> S | None:
         """The record as it stands; None where there is none."""
@@ -82,8 +90,37 @@ class Records(Generic[S, E]):
         return self._rules.over(state)
 
     def forget(self, name: str) -> None:
-        """Has the record read anew when it is needed next."""
+        """Has the record read anew when it is needed next; what has not been written of it is left."""
         self._known.drop(name)
+        self._later.pop(name, None)
+
+    async def later(self, name: str, events: Sequence[E]) -> S | None:
+        """Moves the record by these events as this replica knows it; they are written with its next write, after LATER_SECONDS at
+        the latest. For what does no harm when it is lost with the process, and done once more."""
+        entry = self._known.get(name)
+        if entry is None:
+            return await self.fold(name, events)
+        if name not in self._later:
+            asyncio.get_running_loop().call_later(LATER_SECONDS, self._write_later, name)
+        self._later[name] = (*self._later.get(name, ()), *events)
+        return self._with_later(name, entry.value)
+
+    def _with_later(self, name: str, state: S) -> S:
+        for event in self._later.get(name, ()):
+            state = self._rules.advance(state, event)
+        return state
+
+    def _write_later(self, name: str) -> None:
+        if name in self._later:
+            task = asyncio.create_task(self._written(name))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    async def _written(self, name: str) -> None:
+        try:
+            await self.fold(name, ())
+        except (Unavailable, Conflict) as error:
+            log.info("record not written", name=name, reason=str(error))
 
     async def fold(
         self, name: str, events: Sequence[E], then: Callable[[S], Awaitable[Sequence[E]]] | None = None
@@ -123,6 +160,7 @@ class Records(Generic[S, E]):
         self, name: str, events: Sequence[E], then: Callable[[S], Awaitable[Sequence[E]]] | None
     ) -> S | None:
         entry = self._known.get(name)
+        events = (*self._later.pop(name, ()), *events)
         fresh = False
         while True:
             if entry is None:

@@ -7,8 +7,9 @@ import structlog
 
 from fleet.deliberation.state import Deliberation
 from fleet.orchestrator.peers import Executor
-from fleet.orchestrator.store import Store, expire
+from fleet.orchestrator.store import Store
 from fleet.recent import Recent
+from fleet_wire import topology
 from fleet_wire.errors import Conflict
 from fleet_wire.events import AgentResult
 from fleet_wire.kv import Entry
@@ -29,9 +30,11 @@ class Results:
         self._known: Recent[Entry[AgentResult]] = Recent(KEPT_BYTES)
 
     async def save(self, result: AgentResult) -> AgentResult:
-        """Copies it into the store; answers with the one that counts, which is the first, whatever a repetition says."""
+        """Copies it into the store; answers with the one that counts, which is the first, whatever a repetition says. It has
+        the time to live of a stub until its deliberation has ended."""
         try:
-            entry = Entry(result.job_id, result, await self._store.results.create(result.job_id, result))
+            revision = await self._store.results.create(result.job_id, result, topology.STUB_TTL)
+            entry = Entry(result.job_id, result, revision)
         except Conflict:
             kept = await self._store.results.get(result.job_id)
             if kept is None:
@@ -66,8 +69,10 @@ class Results:
         return all(job.status == "waiting" or self._known.get(job.job_id) is not None for job in state.jobs)
 
     async def expire(self, job_id: str) -> None:
-        """Gives the result its time to live; where there is none, nothing."""
-        await expire(self._store.results, job_id, self._known.get(job_id))
+        """Gives the result of an ended deliberation its time to live; where there is none, nothing."""
+        entry = self._known.get(job_id) or await self._store.results.get(job_id)
+        if entry is not None:
+            await self._store.results.expire(entry, topology.RESULT_TTL)
 
     def forget(self, state: Deliberation) -> None:
         """Makes room."""

@@ -1,6 +1,5 @@
 """The orchestrator's state: typed records in JetStream key-value buckets, all moved by compare-and-set."""
 
-import contextlib
 import dataclasses
 import datetime as dt
 
@@ -9,12 +8,12 @@ from msgspec import Struct
 from fleet.deliberation.plan import Plan
 from fleet.deliberation.prompt import Prompt
 from fleet.deliberation.state import Deliberation
+from fleet.orchestrator.brieflykept import BrieflyKept
 from fleet.orchestrator.councils import Council
 from fleet_wire import topology
 from fleet_wire.bus import Bus
-from fleet_wire.errors import Conflict
 from fleet_wire.events import AgentResult, DeliberationCompleted, DeliberationFailed, PlanTask
-from fleet_wire.kv import Bucket, Entry, JetStreamBucket, T
+from fleet_wire.kv import Bucket, JetStreamBucket
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -74,7 +73,7 @@ class Store:
 def jetstream_store(bus: Bus) -> Store:
     """The real one."""
     return Store(
-        councils=JetStreamBucket(bus, "councils", Council),
+        councils=BrieflyKept(JetStreamBucket(bus, "councils", Council)),
         defaults=JetStreamBucket(bus, "councils", DefaultCouncils),
         plans=JetStreamBucket(bus, "plans", Plan),
         deliberations=JetStreamBucket(bus, "deliberations", Deliberation),
@@ -109,14 +108,3 @@ def deliberation_ttl(state: Deliberation) -> dt.timedelta | None:
 def plan_ttl(plan: Plan) -> dt.timedelta | None:
     """What runs never expires; a completed plan stays as a stub."""
     return topology.STUB_TTL if plan.status == "completed" else None
-
-
-async def expire(bucket: Bucket[T], key: str, entry: Entry[T] | None = None) -> None:
-    """Writes the record once more, now with RESULT_TTL; one that somebody changes or removes meanwhile is left to them.
-
-    `entry` is the record where it is known already.
-    """
-    entry = entry or await bucket.get(key)
-    if entry is not None:
-        with contextlib.suppress(Conflict):  # expired by another replica
-            await bucket.update(key, entry.value, entry.revision, topology.RESULT_TTL)

@@ -19,6 +19,7 @@ from fleet.orchestrator.peers import Memory, PlanBook
 from fleet.orchestrator.store import Live, Store
 from fleet_wire import ids
 from fleet_wire.errors import FleetError, Unavailable
+from fleet_wire.kv import Entry
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +65,8 @@ class Sweep:
                     await self.handlers.deliberations.tidy(state)
                     continue
                 if state is None:
-                    if self._stray(marked.get(deliberation_id)):
-                        await self.live.unmark(deliberation_id)
+                    if self._stray(marker := marked.get(deliberation_id)):
+                        await self.live.unmark(deliberation_id, marker.revision if marker else 0)
                     continue
                 if deliberation_id not in marked:
                     await self.live.mark(deliberation_id, self.clock())
@@ -75,8 +76,8 @@ class Sweep:
                 log.warning("deliberation not swept", deliberation_id=deliberation_id, reason=str(error))
             self.handlers.deliberation_driver.wake(deliberation_id)
 
-    def _stray(self, marker: Live | None) -> bool:
-        return marker is not None and marker.created_at + STRAY_AFTER < self.clock()
+    def _stray(self, marker: Entry[Live] | None) -> bool:
+        return marker is not None and marker.value.created_at + STRAY_AFTER < self.clock()
 
     async def _look_after(self, state: Deliberation, executor_away: bool) -> None:
         if due(state):
@@ -96,9 +97,12 @@ class Sweep:
         for plan_id in names:
             try:
                 plan = await self.handlers.plans.records.read(plan_id)
+                marker = marked.get(plan_id)
                 if plan is None or plan.status == "completed":
-                    if plan is not None or self._stray(marked.get(plan_id)):
-                        await self.handlers.plans.unmark(plan_id)
+                    if plan is not None and marker is not None:
+                        await self.handlers.plans.complete(plan, marker.revision)
+                    elif marker is not None and self._stray(marker):
+                        await self.live_plans.unmark(plan_id, marker.revision)
                     continue
                 if plan_id not in marked:
                     await self.live_plans.mark(plan_id, self.clock())
@@ -137,7 +141,6 @@ class Sweep:
                 decided[task.task_id] = number
         if await self.handlers.plans.open(event, decided):
             log.warning("plan taken from planning", plan_id=plan_id, decided=sorted(decided))
-        self.handlers.plan_driver.wake(plan_id)
 
     async def _decided(self, plan_id: str, task_id: str) -> int:
         """The last try of a task whose decision the graph holds: it superseded those before. 0 where it holds none."""
