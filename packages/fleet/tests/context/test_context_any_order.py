@@ -201,6 +201,34 @@ async def test_every_event_by_two_replicas_at_once_gives_the_same_graph(empty: G
         assert await dump(empty) == expected
 
 
+async def test_a_ruling_stands_in_the_place_of_later_tries_in_whatever_order_they_come(empty: Graph) -> None:
+    first, *later = [samples.completed("s", "p", "ui", minute=number, number=number) for number in (1, 2, 3)]
+    other = [
+        samples.completed(f"s-{one.decision_id}", f"p-{one.decision_id}", "on", based_on=[one.decision_id])
+        for one in (first, *later)
+    ]
+    ruling = samples.override("r", first.decision_id)
+    again = samples.override("r-again", ruling.made)
+    shuffle = random.Random(9)
+    expected: Dump | None = None
+    for _ in range(SHUFFLES):
+        await clear(empty)
+        record = handlers.recorder(empty)
+        before, after = [first, *shuffle.sample(other, 1)], [*later, *other, first, *later, again]
+        shuffle.shuffle(before)
+        shuffle.shuffle(after)
+        await deliver(empty, record, [*before, ruling, *after])
+        found = await dump(empty)
+        assert found == (expected or found)
+        expected = found
+    for one in (first, *later):
+        explained = await reading.explain(empty, one.decision_id)
+        assert explained.decision.superseded_by == ruling.made
+        assert [by.decision_id for by in explained.related.superseded_by] == [ruling.made, again.made]
+    relying = [(await reading.explain(empty, one.decision_id)).decision.relies_on_superseded for one in other]
+    assert relying == [(one.decision_id,) for one in (first, *later)]
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[set[int]], list[int], list[tuple[str, int]]]:
     """What each of some decisions depends on, which of them are overruled, and the order in which it all arrives, decisions

@@ -340,5 +340,30 @@ async def test_a_decision_on_superseded_ground_is_shown_and_runs_again_only_when
         }
 
 
+async def test_a_task_that_a_person_overruled_is_not_tried_again(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    async with replica(own_nats.url, peers) as parts:
+        await server.publish(approved("p1", task("a"), task("b"), task("c")))
+        await until(lambda: published(server, PLAN_COMPLETED))
+        decided = {name: ids.decision_id(deliberation_id("p1", name)) for name in "abc"}
+        relying = {"story_id": "s", "plan_id": "p1", "changed": [], "version": 7, "superseded": ["dec-base"]}
+        flagged = ContextUpdated(**relying, deliberation_id="", hash="h7", flagged=list(decided.values()))
+        ruled = ContextUpdated(**{**relying, "superseded": [decided["a"]]}, deliberation_id="", hash="h8")
+        late = ContextUpdated(
+            **{**relying, "superseded": ["dec-base", decided["b"], decided["c"]]},
+            deliberation_id=deliberation_id("p1", "b"),
+            hash="h9",
+        )
+        for told in (flagged, ruled, late):
+            await parts.handlers.on_context_updated(told)
+        for name in "ab":
+            with pytest.raises(Precondition, match=f"task {name} was overruled"):
+                await parts.use_cases.interventions.retry_task("p1", name)
+        peers.plan_book.plans = [approved("p1", task("a"), task("b"), task("c"))]
+        plan, _ = await parts.use_cases.interventions.retry_task("p1", "c")
+        assert plan.tasks[2].number == 2
+
+
 async def _twice(server: Bus) -> bool:
     return await harness.count(server, PLAN_COMPLETED) == 2

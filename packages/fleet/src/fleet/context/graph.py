@@ -4,7 +4,7 @@
 (Deliberation)-[:DELIBERATES]->(Task), (Deliberation)-[:DECIDED]->(Decision)-[:AFFECTS]->(Story)
 (Agent)-[:PROPOSED]->(Proposal)-[:CHECKED]->(Check), (Proposal)-[:SUPPORTS]->(Decision) where it won,
 (Proposal)-[:DISSENTS {content, argument}]->(Decision), (Decision)-[:DEPENDS_ON]->(Decision)
-(Decision)-[:SUPERSEDES]->(Decision) of an earlier try of its task
+(Decision)-[:SUPERSEDES]->(Decision) of an earlier try of its task, or, where it is a person's, of a later one
 
 Every event leaves an (Event) with its message id, its content's fingerprint, the version it gave its story, and what the
 story's timeline shows of it. An event that comes again finds it and writes nothing; so does another content under the same id:

@@ -21,13 +21,22 @@ MERGE (c:Decision {decision_id: e.decision_id})
 MERGE (b:Decision {decision_id: e.base}) SET b.lock = true, b.dependents = coalesce(b.dependents, 0) + 1
 CREATE (c)-[:DEPENDS_ON]->(b)
 RETURN e.decision_id AS id, e.base AS base, b.superseded_by AS superseded_by, b.relies_on_superseded AS relies"""
-# The last try stands in the place of all before it, whichever came first; a person's ruling stays. An earlier try may be there
-# by its id only, or never come. The count is a change, as above.
+# An earlier try may be there by its id only, or never come. The count is a change, as above.
+_EARLIER = """
+UNWIND $earlier AS e
+MERGE (old:Decision {decision_id: e.old}) SET old.lock = true, old.retries = coalesce(old.retries, 0) + 1
+RETURN e.decision_id AS id, CASE WHEN old.superseded_in_try IS NULL THEN old.superseded_by END AS ruling"""
+# A person's ruling on one try stands in the place of all that come after it.
+_OVERRULE = """
+UNWIND $overruled AS e
+MERGE (c:Decision {decision_id: e.decision_id}) SET c.superseded_by = e.ruling
+MERGE (r:Decision {decision_id: e.ruling})
+CREATE (r)-[:SUPERSEDES]->(c)"""
+# Else the last try stands in the place of all before it, whichever came first.
 _SUPERSEDE = """
 UNWIND $earlier AS e
 MERGE (c:Decision {decision_id: e.decision_id})
-MERGE (old:Decision {decision_id: e.old}) SET old.lock = true, old.retries = coalesce(old.retries, 0) + 1
-WITH e, c, old WHERE old.superseded_by IS NULL OR old.superseded_in_try IS NOT NULL
+MERGE (old:Decision {decision_id: e.old})
 CREATE (c)-[:SUPERSEDES]->(old)
 WITH e, old WHERE old.superseded_by IS NULL OR old.superseded_in_try < e.number
 SET old.superseded_by = e.decision_id, old.superseded_in_try = e.number"""
@@ -70,8 +79,9 @@ RETURN id, s.version AS version"""
 
 
 class Effects(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new decision did to others: those that it superseded, those that this or its own ground flagged, these by each
-    story that they affect (not known of what an earlier release wrote), and the version that each further story got by it."""
+    """What a new decision did to others: those that it superseded, or itself where a ruling stands in its place already, those
+    that this or its own ground flagged, these by each story that they affect (not known of what an earlier release wrote), and
+    the version that each further story got by it."""
 
     superseded: tuple[str, ...] = ()
     flagged: tuple[str, ...] = ()
@@ -107,10 +117,12 @@ async def rely(tx: neo4j.AsyncManagedTransaction, bases: Sequence[Row]) -> dict[
 async def settle(
     tx: neo4j.AsyncManagedTransaction, bases: Sequence[Row], earlier: Sequence[Row], own: Mapping[str, str]
 ) -> Settled:
-    """Notes what new decisions depend on and which earlier ones they supersede, and flags all that relies on superseded ones.
-    `own` names the story of each new one, which gets its next version by the event itself."""
-    if earlier:
-        await rows(tx, _SUPERSEDE, earlier=sorted(earlier, key=itemgetter("old", "decision_id")))
+    """Notes what new decisions depend on and which earlier ones they supersede, or that a person's ruling on one of these
+    supersedes them, and flags all that relies on superseded ones. `own` names the story of each new one, which gets its next
+    version by the event itself."""
+    overruled = await _overruled(tx, earlier) if earlier else frozenset()
+    if standing := [row for row in earlier if row["decision_id"] not in overruled]:
+        await rows(tx, _SUPERSEDE, earlier=sorted(standing, key=itemgetter("old", "decision_id")))
     bare = await rely(tx, bases) if bases else {}
     before: dict[str, list[str]] = {}
     for row in earlier:
@@ -118,23 +130,41 @@ async def settle(
     effects: dict[str, Effects] = {}
     relies: dict[str, tuple[str, ...]] = {}
     for id in sorted(bare.keys() | before.keys()):
-        found, flagged = await _effects(tx, id, bare.get(id, set()), before.get(id, []), own)
+        found, flagged = await _effects(tx, id, bare.get(id, set()), before.get(id, []), id in overruled, own)
         relies |= flagged
         if found != NO_EFFECTS:
             effects[id] = found
     return Settled(effects, relies)
 
 
+async def _overruled(tx: neo4j.AsyncManagedTransaction, earlier: Sequence[Row]) -> frozenset[str]:
+    """Locks the earlier tries; the new decisions that are overruled since one of these was."""
+    found = await rows(tx, _EARLIER, earlier=sorted(earlier, key=itemgetter("old", "decision_id")))
+    rulings = {row["id"]: row["ruling"] for row in found if row["ruling"]}
+    if rulings:
+        overruled = [{"decision_id": id, "ruling": ruling} for id, ruling in sorted(rulings.items())]
+        await rows(tx, _OVERRULE, overruled=overruled)
+    return frozenset(rulings)
+
+
 async def _effects(
-    tx: neo4j.AsyncManagedTransaction, id: str, relies: set[str], earlier: Sequence[str], own: Mapping[str, str]
+    tx: neo4j.AsyncManagedTransaction,
+    id: str,
+    relies: set[str],
+    earlier: Sequence[str],
+    overruled: bool,
+    own: Mapping[str, str],
 ) -> tuple[Effects, dict[str, tuple[str, ...]]]:
     """What the decision did to others, and all that it and others rely on that were flagged by it."""
     marks = {id: set(relies)} if relies else {}
     superseded, affected = list[str](), set[str]()
-    if earlier:
+    if overruled:
+        superseded = [id]
+    elif earlier:
         superseded = sorted(row["id"] for row in await rows(tx, _DECIDED, ids=earlier, decision_id=id))
         affected = set(await take_stories(tx, earlier, id))
-        for dependent, bases in (await dependents(tx, earlier)).items():
+    if gone := [id] if overruled else earlier:
+        for dependent, bases in (await dependents(tx, gone)).items():
             marks.setdefault(dependent, set()).update(bases)
     changed = await flag(tx, marks)
     flagged = sorted(changed.keys() - own.keys())

@@ -5,6 +5,7 @@
               └──the budget never will──▶ failed
            failed | skipped ──retried──▶ waiting, as its next try, and with it what depends on it and was skipped
            decided, and relies on what was superseded ──retried──▶ waiting, as its next try
+           overruled by a person: never retried
 
 A task starts only when the decisions it depends on are in the graph. That it runs stands in the record before its deliberation
 is saved, so that no cancelling and no second replica can miss it. Whoever folds in the last task's end, the plan is closed
@@ -30,7 +31,8 @@ LOST = ("failed", "skipped")
 
 class TaskProgress(Struct, frozen=True, kw_only=True):
     """One task. `number` is the try it is in, from 1; `remembered` says that its decision is in the graph, and
-    `relies_on_superseded` which decisions below that one were superseded since.
+    `relies_on_superseded` which decisions below that one were superseded since; `overruled` that a person's ruling stands in the
+    place of what one of its tries decided.
 
     While it runs, `started` says that its deliberation is saved, `reserved` is what that may use, and `cancelling`, where it
     is not empty, is why it is still to be cancelled.
@@ -44,6 +46,7 @@ class TaskProgress(Struct, frozen=True, kw_only=True):
     cancelling: str = ""
     remembered: bool = False
     relies_on_superseded: tuple[str, ...] = ()
+    overruled: bool = False
     reason: str = ""
 
 
@@ -92,6 +95,12 @@ class Flagged(Struct, frozen=True):
     superseded: tuple[str, ...]
 
 
+class Overruled(Struct, frozen=True):
+    """A person's ruling stands in the place of what these deliberations decided."""
+
+    deliberation_ids: frozenset[str]
+
+
 class Cancelled(Struct, frozen=True):
     """A person wants no more of the plan: what runs is to be cancelled, what waits is skipped."""
 
@@ -121,7 +130,7 @@ class Closed(Struct, frozen=True):
     round: int
 
 
-PlanEvent = Union[TaskStarted, TaskEnded, Remembered, Flagged, Cancelled, CancelSent, Retried, Closed]
+PlanEvent = Union[TaskStarted, TaskEnded, Remembered, Flagged, Overruled, Cancelled, CancelSent, Retried, Closed]
 
 
 class Start(Struct, frozen=True):
@@ -173,6 +182,12 @@ def advance(plan: Plan, event: PlanEvent) -> Plan:
                 for task in plan.tasks
             )
             return replace(plan, tasks=tasks)
+        case Overruled(deliberations):
+            tasks = tuple(
+                replace(task, overruled=task.overruled or not deliberations.isdisjoint(tries_of(plan, task)))
+                for task in plan.tasks
+            )
+            return replace(plan, tasks=tasks)
         case Cancelled(detail) if plan.status == "running":
             return replace(plan, tasks=tuple(_cancelled(task, detail) for task in plan.tasks))
         case CancelSent(task_id, number):
@@ -202,6 +217,11 @@ def due(plan: Plan) -> tuple[Start | Cancel | Close, ...]:
 def retry_refused(plan: Plan, task_id: str) -> str:
     """Why the task cannot be retried, as a sentence; empty where it can. Raises KeyError for one the plan does not have."""
     task = task_of(plan, task_id)
+    if task.overruled:
+        return (
+            f"task {task_id} was overruled: what a person ruled stands in the place of whatever its council decides; only "
+            "another ruling takes that place"
+        )
     if task.status not in LOST and not (task.status == "decided" and task.relies_on_superseded):
         return (
             f"task {task_id} is {task.status}: only what failed, was cancelled, or was decided on what is superseded can be "
@@ -243,6 +263,12 @@ def task_of(plan: Plan, task_id: str) -> TaskProgress:
 def deliberation_of(plan: Plan, task: TaskProgress) -> str:
     """Id of the task's deliberation in its current try."""
     return ids.deliberation_id(plan.plan_id, task.task.task_id, task.number)
+
+
+def tries_of(plan: Plan, task: TaskProgress) -> tuple[str, ...]:
+    """Ids of the task's deliberations, those of its earlier tries too."""
+    tries = range(1, task.number + 1)
+    return tuple(ids.deliberation_id(plan.plan_id, task.task.task_id, number) for number in tries)
 
 
 def decisions_below(plan: Plan, task: TaskProgress) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import datetime as dt
 import msgspec
 import structlog
 
+from fleet.deliberation.plan import Overruled
 from fleet.deliberation.state import DeadlinePassed, Deliberation, Job, JobEnded, SubmissionLost, waiting
 from fleet.orchestrator.deliberations import Deliberations
 from fleet.orchestrator.driver import Driver
@@ -111,9 +112,11 @@ class Handlers:
 
     async def on_context_updated(self, event: ContextUpdated) -> None:
         """Lets start what waited for this plan, or for this decision, to be in the graph, and notes which decisions rely on
-        superseded ones."""
+        superseded ones, and which a person overruled."""
         for decision_id in event.flagged:
             await self.plans.flag(decision_id, tuple(event.superseded))
+        if event.plan_id and (overruled := overruled_by(event)):
+            await self.plans.fold(event.plan_id, Overruled(overruled))
         if event.plan_id and event.deliberation_id:
             await self.plans.remembered(event.plan_id, event.deliberation_id)
         elif event.plan_id:
@@ -134,6 +137,13 @@ class Handlers:
                 late_seconds=max(0.0, since),
             )
         )
+
+
+def overruled_by(event: ContextUpdated) -> frozenset[str]:
+    """The deliberations whose decisions a person overruled, as the event tells in the story of these: a ruling's names no
+    deliberation, and a decision that came after the ruling names itself."""
+    named = {ids.deliberation_of(decision) for decision in event.superseded}
+    return frozenset(named & {event.deliberation_id} if event.deliberation_id else named)
 
 
 def ended(result: AgentResult, now: dt.datetime) -> JobEnded:
