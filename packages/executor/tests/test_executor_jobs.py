@@ -13,6 +13,7 @@ from fleet_executor.jobs import ActorView, EndedJob, OpenJob, due
 from fleet_executor.registry import Registry
 from fleet_wire import events, topology
 from fleet_wire.errors import AlreadyExists, Conflict
+from fleet_wire.fingerprint import fingerprint
 from fleet_wire.kv import MemoryBucket
 
 LATER = NOW + rules.GRACE + dt.timedelta(seconds=1)
@@ -103,13 +104,13 @@ def test_an_end_holds_no_secret_also_where_it_is_cut() -> None:
 
 
 def test_the_content_of_a_job_is_its_deliberation_task_and_spec() -> None:
-    first = rules.content_hash("d", "t", spec())
-    assert first == rules.content_hash("d", "t", spec())
+    first = fingerprint(rules.content("d", "t", spec()))
+    assert first == fingerprint(rules.content("d", "t", spec()))
     others = {
-        rules.content_hash("e", "t", spec()),
-        rules.content_hash("d", "u", spec()),
-        rules.content_hash("d", "t", spec(seed=8)),
-        rules.content_hash("d", "t", spec(messages=[rules.Message(role="user", content="other")])),
+        fingerprint(rules.content("e", "t", spec())),
+        fingerprint(rules.content("d", "u", spec())),
+        fingerprint(rules.content("d", "t", spec(seed=8))),
+        fingerprint(rules.content("d", "t", spec(messages=[rules.Message(role="user", content="other")]))),
     }
     assert len(others | {first}) == 5
 

@@ -10,10 +10,11 @@ from typing import Optional
 
 import msgspec
 
-from fleet_executor.jobs import EndedJob, JobClaim, OpenJob, PoolClaim, content_hash
+from fleet_executor.jobs import EndedJob, JobClaim, OpenJob, PoolClaim, content
 from fleet_wire import topology
 from fleet_wire.bus import Bus
 from fleet_wire.errors import AlreadyExists, Conflict
+from fleet_wire.fingerprint import fingerprint, is_of
 from fleet_wire.kv import Bucket, Entry, JetStreamBucket, change
 
 POOL_KEY = "pool.current"
@@ -116,8 +117,8 @@ class Registry:
     async def _claim(self, job: OpenJob) -> bool:
         """Whether the id was free. A claim outlives what is kept of the job, so that there is no gap between the two."""
         key = f"claim.{job.spec.job_id}"
-        digest = content_hash(job.deliberation_id, job.task_id, job.spec)
-        claim = JobClaim(deliberation_id=job.deliberation_id, content_hash=digest)
+        asked = content(job.deliberation_id, job.task_id, job.spec)
+        claim = JobClaim(deliberation_id=job.deliberation_id, content_hash=fingerprint(asked))
         ttl = max(job.deadline - job.accepted_at, dt.timedelta()) + topology.RESULT_TTL + dt.timedelta(hours=1)
         while True:
             try:
@@ -127,7 +128,7 @@ class Registry:
                 entry = await self._claims.get(key)
                 if entry is None:
                     continue
-                if entry.value != claim:
+                if not is_of(entry.value.content_hash, asked):
                     raise AlreadyExists(f"job {job.spec.job_id} exists with another content") from None
                 return False
 

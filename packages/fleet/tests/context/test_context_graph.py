@@ -19,6 +19,7 @@ from fleet.context.migrations import MIGRATIONS
 from fleet.migrations import migrate
 from fleet_wire import events
 from fleet_wire.errors import Invalid, NotFound, Unavailable
+from fleet_wire.fingerprint import whole
 
 
 @pytest_asyncio.fixture
@@ -411,3 +412,15 @@ async def test_milestones_are_the_newest_that_the_scope_allows(store: Graph, uni
         )
         assert {one.source_id for one in shown if one.kind == "milestone"} == wanted
         assert {(one.kind, one.reason) for one in left_out} >= {("milestone", "scope")}
+
+
+async def test_an_event_that_an_earlier_release_recorded_is_known_when_it_comes_again(
+    store: Graph, unique: Callable[[str], str]
+) -> None:
+    event = samples.completed(unique("story"), unique("plan"), "api")
+    assert [one.new for one in await put(store, event, event)] == [True, False]
+    for kept, same in ((whole(event), True), (whole("another content"), False)):
+        keep = "MATCH (e:Event {event_id: $id}) SET e.fingerprint = $kept RETURN e"
+        await store.ask(keep, id=event.message_id(), kept=kept)
+        [again] = await put(store, event)
+        assert (again.new, again.same) == (False, same)

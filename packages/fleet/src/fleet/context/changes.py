@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from fleet.context import domain
 from fleet.deliberation.plan_rules import MAX_TITLE, check_text
 from fleet.people import MAX_PERSON, MAX_REASON, check_person
 from fleet_wire import events, ids
+from fleet_wire import fingerprint as fingerprints
 from fleet_wire.errors import AlreadyExists, FleetError, Invalid, NotFound, Precondition
 from fleet_wire.redaction import redact, redact_struct
 
@@ -124,7 +124,7 @@ def check_request(request_id: str, actor: str, changes: Sequence[Change]) -> Non
 
 def fingerprint(actor: str, changes: Sequence[Change]) -> str:
     """What a request is known by: SHA-256 in hex of who asks for what."""
-    return domain.hashed([actor, *changes])
+    return fingerprints.fingerprint([actor, *changes])
 
 
 def checked(change: C, actor: str) -> C:

@@ -5,7 +5,6 @@ Who may see what is `scopes`, what becomes a block `blocks`, and what fits the b
 
 import dataclasses
 import datetime as dt
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
@@ -14,6 +13,7 @@ import msgspec
 from fleet.deliberation.plan_rules import check_plan
 from fleet_wire import events, ids
 from fleet_wire.errors import Invalid
+from fleet_wire.fingerprint import whole
 
 PHASES: tuple[str, ...] = get_args(events.StoryPhase)
 KINDS = ("task", "story", "plan", "constraint", "decision", "milestone", "summary", "role")
@@ -247,7 +247,7 @@ def scope_of(role: str, phase: str, scopes: Scopes) -> Scope:
 
 def hashed(value: object) -> str:
     """SHA-256 in hex of a value as JSON."""
-    return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
+    return whole(value)
 
 
 def as_json(value: object) -> str:

@@ -29,6 +29,7 @@ from fleet.context import domain, reliance
 from fleet.context.projection import Arriving, Row, Writing, writing
 from fleet_wire import events
 from fleet_wire.errors import Invalid
+from fleet_wire.fingerprint import is_of
 
 KEYS = {
     "Story": "story_id",
@@ -152,7 +153,7 @@ async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
             Recorded(
                 version=found[one.name]["version"],
                 new=one in new,
-                same=found[one.name]["fingerprint"] == one.fingerprint,
+                same=one in new or is_of(found[one.name]["fingerprint"], one.event),
                 relies=relied.get(_decision_id(new[one]) if one in new else known.get(one, ""), ()),
                 effects=settled.effects.get(_decision_id(new[one]), reliance.NO_EFFECTS)
                 if one in new

@@ -14,6 +14,7 @@ from fleet.context import domain
 from fleet.deliberation.plan_rules import tasks_of
 from fleet_wire import events
 from fleet_wire.errors import Invalid
+from fleet_wire.fingerprint import fingerprint
 from fleet_wire.redaction import redact
 
 SUMMARY_CHARS = 160
@@ -40,9 +41,8 @@ class Arriving:
 
 
 def arriving(event: events.Event, story_id: str, born: str, now: dt.datetime) -> Arriving:
-    """An event to be recorded; `now` is its time where it does not say one. Its fingerprint is of what came, whatever a later
-    release would take out of it."""
-    fingerprint = domain.hashed(event)
+    """An event to be recorded; `now` is its time where it does not say one. Its fingerprint is of what came, whatever
+    `summary` takes out of it."""
     milestone = {
         "kind": event.TYPE,
         "story_id": story_id,
@@ -51,7 +51,7 @@ def arriving(event: events.Event, story_id: str, born: str, now: dt.datetime) ->
         "at": stamp(_happened(event) or now),
         "summary": summary(event),
     }
-    return Arriving(event, event.message_id(), fingerprint, story_id, born, milestone)
+    return Arriving(event, event.message_id(), fingerprint(event), story_id, born, milestone)
 
 
 @dataclasses.dataclass(frozen=True)

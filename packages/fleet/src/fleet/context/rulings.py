@@ -118,12 +118,12 @@ async def rule(graph: Graph, ruling: Ruling) -> Ruled:
     already, naming by what, and for a constraint that is to affect a further story, AlreadyExists for another ruling under the
     same id, Unavailable while the database is away.
     """
-    fingerprint = _fingerprint(ruling)
+    fingerprint, of_earlier_releases = _fingerprints(ruling)
 
     async def work(tx: neo4j.AsyncManagedTransaction) -> Ruled:
         [found] = await rows(tx, _OPEN, event_id=ruling.event_id)
         if found["fingerprint"] is not None:
-            if found["fingerprint"] != fingerprint:
+            if found["fingerprint"] not in (fingerprint, of_earlier_releases):
                 raise AlreadyExists(f"ruling {ruling.ruling_id} is there already, with another content")
             before = msgspec.json.decode(found["ruled"], type=Ruled)
             return msgspec.structs.replace(before, new=False)
@@ -270,8 +270,8 @@ def _own_first(versions: Mapping[str, int], own: str) -> dict[str, int]:
     return {story: versions[story] for story in sorted(versions, key=lambda story: (story != own, story))}
 
 
-def _fingerprint(ruling: Ruling) -> str:
-    """Of all but the moment: a retry comes later."""
+def _fingerprints(ruling: Ruling) -> tuple[str, str]:
+    """Of all but the moment, since a retry comes later: of what is not empty, and of all, as earlier releases kept it."""
     fields = dataclasses.asdict(ruling)
     del fields["at"]
-    return domain.hashed(fields)
+    return domain.hashed({name: value for name, value in fields.items() if value}), domain.hashed(fields)

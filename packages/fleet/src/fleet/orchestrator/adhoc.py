@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime as dt
-import hashlib
 import uuid
 
 import msgspec
@@ -22,6 +21,7 @@ from fleet.planmessages import check_budget, check_entry_point
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, Invalid, Precondition, Unavailable
 from fleet_wire.events import Budget, PlanTask
+from fleet_wire.fingerprint import fingerprint, is_of
 
 log = structlog.get_logger(__name__)
 
@@ -69,16 +69,15 @@ class Adhoc:
         """Starts a deliberation, once per request id. Raises AlreadyExists for that id with another content, Invalid naming the
         field that is wrong, Precondition where what is asked for cannot be had here, and NotFound for an unknown `replay_of`."""
         ids.check_id("request_id", asked.request_id)
-        request_hash = hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
         name = ids.deliberation_id(asked.request_id, asked.request_id, 1)
         # A repetition is answered though what it needed may be gone since.
-        state = await self.records.read(name) or await self._start(name, asked, request_hash)
-        if state.request_hash != request_hash:
+        state = await self.records.read(name) or await self._start(name, asked)
+        if not is_of(state.request_hash, asked):
             raise AlreadyExists(f"request_id {asked.request_id} belongs to another request")
         self.driver.wake(state.deliberation_id)
         return state
 
-    async def _start(self, name: str, asked: Asked, request_hash: str) -> Deliberation:
+    async def _start(self, name: str, asked: Asked) -> Deliberation:
         task, response_schema = await self._task(asked)
         bench = await bench_of(self.store, task)
         await self._check_possible(task, response_schema, bench, asked)
@@ -90,7 +89,7 @@ class Adhoc:
             now=now,
             timeout=dt.timedelta(seconds=asked.timeout_seconds) if asked.timeout_seconds else self.timeout,
             budget=asked.budget,
-            request_hash=request_hash,
+            request_hash=fingerprint(asked),
             replay_of=asked.replay_of,
             response_schema=response_schema,
             max_tokens=asked.max_tokens,
