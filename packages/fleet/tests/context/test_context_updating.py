@@ -12,7 +12,18 @@ from fleet.bolt import Graph, rows
 from fleet.context import graph as memory
 from fleet.context import handlers, reading, updating
 from fleet.context.cache import ContextCache
-from fleet.context.changes import Affects, Change, Constraint, Milestone, Nothing, Override, Result, Summary, Version
+from fleet.context.changes import (
+    Affects,
+    Change,
+    Constraint,
+    Milestone,
+    Nothing,
+    Override,
+    Result,
+    Summary,
+    Version,
+    check_request,
+)
 from fleet.context.migrations import MIGRATIONS
 from fleet.migrations import migrate
 from fleet_wire import events
@@ -41,6 +52,8 @@ class World:
         self.published.append(event)
 
     async def ask(self, request_id: str, *asked: Change, actor: str = "ada") -> tuple[Result, ...]:
+        """As the server does."""
+        check_request(request_id, actor, asked)
         return await updating.update(request_id, actor, asked, self.graph, self.cache, self.publish, NOW)
 
     async def nodes(self) -> list[dict[str, object]]:

@@ -39,14 +39,13 @@ async def update(
     publish: Publish,
     now: dt.datetime,
 ) -> requests.Answer:
-    """Applies changes in their order, makes what the cache held of their stories stale, and publishes `context.updated` for each.
+    """Applies the changes of a request that `changes.check_request` lets through in their order, makes what the cache held of
+    their stories stale, and publishes `context.updated` for each.
 
     A request that was answered is answered the same, writes nothing and publishes the same, so that what a crash between a write
-    and its publication left out is made good. Raises Invalid for a request that cannot be looked at change by change,
-    AlreadyExists for another content under its id, and Unavailable while the graph or NATS is away: what is applied stays,
-    and the same request goes on from there.
+    and its publication left out is made good. Raises AlreadyExists for another content under its id, and Unavailable while the
+    graph or NATS is away: what is applied stays, and the same request goes on from there.
     """
-    changes.check_request(request_id, actor, asked)
     found = await requests.begin(memory, request_id, changes.fingerprint(actor, asked))
     if found is not None:
         for result in found:
@@ -80,20 +79,18 @@ async def _applied(change: Change, asking: Asking, memory: Graph) -> Result:
                 flagged_in=ruled.flagged_in,
                 stories=tuple(Version(story, version) for story, version in ruled.versions.items()),
             )
-        case Summary():
-            return await _noted(
-                Note(asking.change_id, "summary", change.story_id, change.text, asking.actor, asking.at), memory
+        case Summary() | Milestone():
+            said = Note(
+                note_id=asking.change_id,
+                kind="summary" if isinstance(change, Summary) else "milestone",
+                story_id=change.story_id,
+                text=change.text,
+                by=asking.actor,
+                at=asking.at,
             )
-        case Milestone():
-            return await _noted(
-                Note(asking.change_id, "milestone", change.story_id, change.text, asking.actor, asking.at), memory
-            )
+            return Result(id=said.note_id, stories=(Version(said.story_id, await note(memory, said)),))
         case Nothing():
             raise Invalid("change must be an override, a constraint, affects, a summary or a milestone")
-
-
-async def _noted(said: Note, memory: Graph) -> Result:
-    return Result(id=said.note_id, stories=(Version(said.story_id, await note(memory, said)),))
 
 
 def _ruling(change: Override | Constraint | Affects, asking: Asking) -> Ruling:
