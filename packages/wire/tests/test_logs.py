@@ -17,8 +17,10 @@ log.debug("not shown")
 log.warning("url", url="nats://ann:hunter4@host:4222", password=b"hunter5")
 logging.getLogger("library").warning("connecting to %s", "bolt://neo4j:hunter6@graph")
 logging.getLogger("nats").info("chatter")
-try:
+def connect(word):
     raise OSError("redis://:hunter7@cache is away")
+try:
+    connect("hun" + "ter8")
 except OSError:
     log.exception("failed")
 """

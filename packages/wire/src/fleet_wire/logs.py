@@ -36,7 +36,10 @@ def configure(service: str, level: str = "INFO", fmt: str = "console") -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if fmt == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the default draws local variables too: slow, and prompts
+        )
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
