@@ -8,6 +8,7 @@ import pytest
 from fleet.context import domain, search
 from fleet.deliberation.plan_rules import tasks_of
 from fleet_wire.errors import Invalid
+from fleet_wire.fingerprint import whole
 
 REQUEST = samples.asked("story-1", "plan-1", "api", "DEV", "build", 2000, [])
 
@@ -44,7 +45,7 @@ def test_the_order_and_repetition_of_required_ids_does_not_matter() -> None:
     one = samples.asked("s", "p", "t", "QA", "test", 100, ["b", "a", "b"])
     other = samples.asked("s", "p", "t", "QA", "test", 100, ["a", "b"])
     assert one == other
-    assert domain.hashed(one) == domain.hashed(other)
+    assert whole(one) == whole(other)
 
 
 def test_every_field_of_a_request_tells_it_from_others() -> None:
@@ -59,8 +60,8 @@ def test_every_field_of_a_request_tells_it_from_others() -> None:
         "required": ("dec-1",),
     }
     assert set(changes) == {field.name for field in dataclasses.fields(domain.ContextRequest)}
-    prints = {domain.hashed(dataclasses.replace(REQUEST, **{name: value})) for name, value in changes.items()}
-    assert len(prints | {domain.hashed(REQUEST)}) == len(changes) + 1
+    prints = {whole(dataclasses.replace(REQUEST, **{name: value})) for name, value in changes.items()}
+    assert len(prints | {whole(REQUEST)}) == len(changes) + 1
 
 
 def test_the_same_write_gives_the_same_update() -> None:

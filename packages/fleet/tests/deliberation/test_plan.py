@@ -280,3 +280,20 @@ def test_a_person_may_retry_what_was_decided_on_superseded_ground_and_nothing_el
     again = advance(flagged(state, "a"), rules.Retried("a", 1))
     assert (again.tasks[0].number, again.tasks[0].status, again.tasks[0].relies_on_superseded) == (2, "running", ())
     assert flagged(again, "a", number=1) == again
+
+
+def overruled(state: Plan, name: str, number: int = 1) -> Plan:
+    return advance(state, rules.Overruled(frozenset({ids.deliberation_id("p1", name, number)})))
+
+
+def test_what_a_person_overruled_is_not_tried_again_unless_its_try_was_lost() -> None:
+    decided = overruled(flagged(ended(plan(task("a"), task("b", "a")), "a"), "a"), "a")
+    assert "task a was overruled" in rules.retry_refused(decided, "a")
+    tried = advance(flagged(ended(plan(task("a"), task("b", "a")), "a"), "a"), rules.Retried("a", 1))
+    for lost in (
+        overruled(ended(tried, "a", "error", 2), "a"),
+        ended(overruled(tried, "a"), "a", "error", 2),
+    ):
+        assert status_of(lost) == {"a": "failed", "b": "skipped"}
+        again = advance(lost, rules.Retried("a", 2))
+        assert status_of(again) == {"a": "running", "b": "waiting"} and again.tasks[0].number == 3

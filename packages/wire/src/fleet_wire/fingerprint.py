@@ -1,5 +1,6 @@
-"""By what a content is known again, whichever release looked at it first: a field that stands at its default counts as one that
-is not there, so that what was kept before a type grew by a field is the same content still."""
+"""By what a content is known again: a field that stands at its default counts as one that is not there, so that a fingerprint
+kept before a type grew by a field is of the same content still. Not so one that a release before this rule kept, with all fields:
+after its type grew, that content is another."""
 
 import functools
 import hashlib
@@ -14,7 +15,7 @@ def fingerprint(value: object) -> str:
 
 
 def whole(value: object) -> str:
-    """SHA-256 in hex of a value as JSON, all of its fields: what earlier releases kept."""
+    """SHA-256 in hex of a value as JSON, with all of its fields: what earlier releases kept as a fingerprint."""
     return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
 
 

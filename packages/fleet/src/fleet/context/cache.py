@@ -3,7 +3,7 @@
 All that is held of a story is one Valkey hash, so that one command forgets it. A field is named by the story's birth and version,
 by the request with its scope, and by the tokenizer; the version is read from the graph with every request: what was held of an
 older version is never found again, also where forgetting it failed. Held is the answer's message as it is sent, behind a seal
-that tells what is cut off, changed or of another field: to build it anew from its parts would take ten times as long.
+that tells what is cut off, changed by accident or of another field: to build it anew from its parts would take ten times as long.
 """
 
 import datetime as dt
@@ -17,6 +17,7 @@ from valkey.exceptions import ResponseError
 from fleet.batching import Batches
 from fleet.context import domain
 from fleet.context.valkeyserver import ValkeyServer
+from fleet_wire.fingerprint import whole
 from fleet_wire.gen.context.v1 import context_pb2
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,8 @@ SEAL_BYTES = hashlib.sha256().digest_size
 MOST_AT_ONCE = 64
 """Reads in one round trip."""
 LAYOUT = 6
-"""Goes up with every change of what is held, and of `blocks` and `packing` that gives other blocks for the same facts."""
+"""Goes up with every change by which the same graph gives another answer: of what is held, and in `reading`, `blocks`, `packing`,
+the lenses, the fence or redaction."""
 
 
 class ContextCache:
@@ -98,7 +100,7 @@ def _key(story_id: str) -> str:
 
 
 def _field(story: domain.StoryHead, request: domain.ContextRequest, tokenizer: str) -> str:
-    return f"{story.born}:{story.version}:{domain.hashed([request, tokenizer])}"
+    return f"{story.born}:{story.version}:{whole([request, tokenizer])}"
 
 
 def _seal(field: str, body: bytes) -> bytes:

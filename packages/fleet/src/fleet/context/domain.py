@@ -245,13 +245,8 @@ def scope_of(role: str, phase: str, scopes: Scopes) -> Scope:
     return scopes[role, phase]
 
 
-def hashed(value: object) -> str:
-    """SHA-256 in hex of a value as JSON."""
-    return whole(value)
-
-
 def as_json(value: object) -> str:
-    """A value as the graph and the cache keep it: JSON text."""
+    """A value as the graph and the sessions keep it: JSON text."""
     return msgspec.json.encode(value).decode()
 
 
@@ -279,7 +274,7 @@ def update_of(
 ) -> events.ContextUpdated:
     """The event that tells of a write. The same write gives the same event, and so the same message id."""
     names = sorted(set(changed))
-    digest = hashed([names, deliberation_id, version])
+    digest = whole([names, deliberation_id, version])
     return events.ContextUpdated(
         story_id=story_id,
         plan_id=plan_id,

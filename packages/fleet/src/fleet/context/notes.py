@@ -8,10 +8,11 @@ from typing import Literal
 import neo4j
 
 from fleet.bolt import Graph, rows
-from fleet.context import domain, reliance
+from fleet.context import reliance
 from fleet.context.projection import line, stamp
 from fleet.context.rulings import check_story
 from fleet_wire.errors import AlreadyExists
+from fleet_wire.fingerprint import whole
 
 # The write comes before anything is looked at: it makes others who say the same wait for, or fail after, this one.
 _OPEN = """
@@ -41,7 +42,7 @@ async def note(graph: Graph, said: Note) -> int:
     """Writes a note; the version that it gave its story. Raises NotFound for a story that the graph does not have,
     AlreadyExists for another note under the same id, Unavailable while the database is away."""
     fields = [said.kind, said.story_id, said.text, said.by]
-    fingerprint = domain.hashed(fields)
+    fingerprint = whole(fields)
 
     async def work(tx: neo4j.AsyncManagedTransaction) -> int:
         [found] = await rows(tx, _OPEN, event_id=said.event_id)

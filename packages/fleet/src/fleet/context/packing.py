@@ -11,6 +11,7 @@ import msgspec
 from fleet.context import domain
 from fleet.context.blocks import Candidate, LeftOut, Level, candidates
 from fleet_wire.errors import Invalid
+from fleet_wire.fingerprint import whole
 
 CUT = "[cut]"
 """Ends a text that the budget shortened."""
@@ -64,7 +65,7 @@ class Context(msgspec.Struct, frozen=True):
 
 def hash_of(blocks: Sequence[Block]) -> str:
     """SHA-256 in hex over the JSON array of the blocks' kinds, sources, titles and texts."""
-    return domain.hashed([[block.kind, block.source_id, block.title, block.text] for block in blocks])
+    return whole([[block.kind, block.source_id, block.title, block.text] for block in blocks])
 
 
 def packed(request: domain.ContextRequest, facts: domain.Facts, tokenizer: str) -> Packing:

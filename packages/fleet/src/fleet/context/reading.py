@@ -38,7 +38,7 @@ def _listed(decision: str) -> str:
 
 # What binds a task or the story is no decision that affects the story, whoever overruled it since.
 # Of the timeline, only the newest that the scope allows are picked, as `blocks.told_in` says, which looks again at what is found.
-# One statement for all that a context is made of: each costs more to send, to plan and to take apart than most of what is read.
+# One statement for what most contexts are made of: each costs more to send, to plan and to take apart than most of what is read.
 _FACTS = f"""
 UNWIND $requests AS q
 MATCH (s:Story {{story_id: q.story_id}})

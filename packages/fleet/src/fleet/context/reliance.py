@@ -80,8 +80,8 @@ RETURN id, s.version AS version"""
 
 class Effects(msgspec.Struct, frozen=True, kw_only=True):
     """What a new decision did to others: those that it superseded, or itself where a ruling stands in its place already, those
-    that this or its own ground flagged, these by each story that they affect (not known of what an earlier release wrote), and
-    the version that each further story got by it."""
+    that this or its own ground flagged, these and itself, where it is flagged, by each story that they affect (not known of what
+    an earlier release wrote), and the version that each further story got by it."""
 
     superseded: tuple[str, ...] = ()
     flagged: tuple[str, ...] = ()
@@ -168,12 +168,12 @@ async def _effects(
             marks.setdefault(dependent, set()).update(bases)
     changed = await flag(tx, marks)
     flagged = sorted(changed.keys() - own.keys())
-    flagged_in = await by_story(tx, flagged)
-    versions = await raise_stories(tx, sorted((affected | flagged_in.keys()) - {own[id]}))
+    flagged_in = await by_story(tx, changed)
+    versions = await raise_stories(tx, sorted((affected | flagged_in.keys()) - set(own.values())))
     effects = Effects(
         superseded=tuple(superseded),
         flagged=tuple(flagged),
-        flagged_in=flagged_in if flagged else None,
+        flagged_in=flagged_in if changed else None,
         versions=versions,
     )
     return effects, changed

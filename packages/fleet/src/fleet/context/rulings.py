@@ -20,6 +20,7 @@ from fleet.context import domain, reliance
 from fleet.context.projection import line, stamp
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, NotFound, Precondition
+from fleet_wire.fingerprint import whole
 
 # A write comes before anything is looked at: it makes others who rule on it wait for, or fail after, this one. It changes
 # something, since the embedded server does not write what a SET leaves as it was.
@@ -274,4 +275,4 @@ def _fingerprints(ruling: Ruling) -> tuple[str, str]:
     """Of all but the moment, since a retry comes later: of what is not empty, and of all, as earlier releases kept it."""
     fields = dataclasses.asdict(ruling)
     del fields["at"]
-    return domain.hashed({name: value for name, value in fields.items() if value}), domain.hashed(fields)
+    return whole({name: value for name, value in fields.items() if value}), whole(fields)

@@ -34,7 +34,7 @@ async def tell(
             await cache.forget(story)
         mine = flagged
         if flagged_in is not None:
-            here = flagged_in.get(story, ())
+            here = set(flagged_in.get(story, ()))
             mine = [id for id in flagged if id in here or (not number and id not in elsewhere)]
         for part in _parts(mine):
             await publish(

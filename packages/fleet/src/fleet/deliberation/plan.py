@@ -5,7 +5,7 @@
               └──the budget never will──▶ failed
            failed | skipped ──retried──▶ waiting, as its next try, and with it what depends on it and was skipped
            decided, and relies on what was superseded ──retried──▶ waiting, as its next try
-           overruled by a person: never retried
+           decided, and overruled by a person: never retried
 
 A task starts only when the decisions it depends on are in the graph. That it runs stands in the record before its deliberation
 is saved, so that no cancelling and no second replica can miss it. Whoever folds in the last task's end, the plan is closed
@@ -217,7 +217,7 @@ def due(plan: Plan) -> tuple[Start | Cancel | Close, ...]:
 def retry_refused(plan: Plan, task_id: str) -> str:
     """Why the task cannot be retried, as a sentence; empty where it can. Raises KeyError for one the plan does not have."""
     task = task_of(plan, task_id)
-    if task.overruled:
+    if task.overruled and task.status not in LOST:
         return (
             f"task {task_id} was overruled: what a person ruled stands in the place of whatever its council decides; only "
             "another ruling takes that place"
