@@ -36,17 +36,16 @@ class Markers:
     async def create(self, records: Records[S, E], name: str, state: S, now: dt.datetime) -> tuple[S, bool]:
         """Saves a new record with its marker; answers with the record that stands, and whether it is this one.
 
-        Both are sent at once: they go over one connection, and the server takes them in the order in which they were sent.
+        Both are sent at once: they go over one connection, and the server takes them in the order in which they were sent. Where
+        the record is over, only the marker made here is taken back: one that stood says that something is left to be done.
         """
-        marked, created = await asyncio.gather(
-            self.mark(name, now), records.create(name, state), return_exceptions=True
-        )
-        if isinstance(marked, BaseException):
-            raise marked
+        made, created = await asyncio.gather(self.mark(name, now), records.create(name, state), return_exceptions=True)
+        if isinstance(made, BaseException):
+            raise made
         if isinstance(created, BaseException):
             raise created
-        if not created[1] and records.over(created[0]):
-            await self.unmark(name)
+        if made and not created[1] and records.over(created[0]):
+            await self.unmark(name, made)
         return created
 
     async def names(self) -> dict[str, Entry[Live]]:
@@ -58,12 +57,14 @@ class Markers:
         found = await asyncio.gather(*(records.read(name) for name in await self.names()))
         return [state for state in found if state is not None and not records.over(state)]
 
-    async def mark(self, name: str, now: dt.datetime) -> None:
-        """Marks a record as live; again, it does no harm."""
+    async def mark(self, name: str, now: dt.datetime) -> int:
+        """Marks a record as live; answers with the revision of the marker, 0 where one stands already."""
         try:
-            self._own.put(name, await self._bucket.create(self._prefix + name, Live(created_at=now)))
+            revision = await self._bucket.create(self._prefix + name, Live(created_at=now))
         except Conflict:
-            return  # by a start that was cut off, or by another replica
+            return 0  # by a start that was cut off, or by another replica
+        self._own.put(name, revision)
+        return revision
 
     async def mark_again(self, name: str, now: dt.datetime) -> None:
         """Marks a record that is about to be live again, so that nobody takes away the marker by its revision from before."""

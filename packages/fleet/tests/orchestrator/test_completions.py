@@ -1,0 +1,90 @@
+"""`orchestration.plan.completed`: each round of a plan is published, whatever comes between its closing and that."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import harness
+import pytest
+import realparts
+from harness import Peers, approved, published, replica, task, until
+
+from fleet.orchestrator import main
+from fleet_wire.bus import Bus
+from fleet_wire.events import PlanCompleted
+
+PLAN_COMPLETED = "orchestration.plan.completed"
+
+
+@pytest.fixture
+async def server(own_nats: realparts.Nats) -> AsyncIterator[Bus]:
+    connection = await harness.fresh_bus(own_nats.url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def peers(server: Bus) -> Peers:
+    return Peers(server)
+
+
+class Cut:
+    """Ends a replica when it is about to publish a plan's completion."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+
+    def __call__(self, parts: main.Parts) -> None:
+        bus = parts.handlers.bus
+        publish = bus.publish
+
+        async def cut(event: Any) -> None:
+            if isinstance(event, PlanCompleted):
+                self.reached.set()
+            if self.reached.is_set():
+                await asyncio.Event().wait()
+            await publish(event)
+
+        bus.publish = cut  # type: ignore[method-assign]
+
+
+def without_sweep(parts: main.Parts) -> None:
+    async def nothing() -> None:
+        return
+
+    parts.sweep.once = nothing  # type: ignore[method-assign]
+
+
+async def sweep(parts: main.Parts) -> None:
+    """One sweep, after all that the replica has sent before."""
+    await parts.handlers.bus.js.purge_stream("KV_deliberations", subject="nothing")
+    await type(parts.sweep).once(parts.sweep)
+
+
+async def closed_unpublished(url: str, peers: Peers, server: Bus, event: Any) -> None:
+    """Runs the plan to its closing, by a replica that dies before it publishes that."""
+    cut = Cut()
+    async with replica(url, peers, sweep_seconds=60, broken=cut):
+        await server.publish(event)
+        await asyncio.wait_for(cut.reached.wait(), 20)
+    assert await published(server, PLAN_COMPLETED) == []
+
+
+async def unmarked(parts: main.Parts) -> bool:
+    return not await parts.sweep.live_plans.names()
+
+
+async def test_an_approval_that_comes_again_leaves_the_trace_of_an_unpublished_completion(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    event = approved("p1", task("a"))
+    await closed_unpublished(own_nats.url, peers, server, event)
+    async with replica(own_nats.url, peers, sweep_seconds=60, broken=without_sweep) as parts:
+        await parts.handlers.on_plan_approved(event)
+        await sweep(parts)
+        [completed] = await published(server, PLAN_COMPLETED)
+        await until(lambda: unmarked(parts))
+        await parts.handlers.on_plan_approved(event)
+        await until(lambda: unmarked(parts))
+    assert (completed.decided, completed.round) == (["a"], 1)
+    assert len(await published(server, PLAN_COMPLETED)) == 1
