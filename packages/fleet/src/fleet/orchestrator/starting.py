@@ -25,11 +25,11 @@ class Bench(msgspec.Struct, frozen=True):
 
 
 async def bench_of(store: Store, task: PlanTask) -> Bench:
-    """The councils as they are now."""
+    """The councils as they are now, or were up to a second ago."""
     # Where the council or the task itself decides on the protocol, there may be tests.
     protocol = PROTOCOLS.get(task.protocol or "")
     roles = (task.role, TESTERS) if protocol is None or "testers" in protocol.numbers else (task.role,)
-    found = await asyncio.gather(*(store.councils.get(council_key(role)) for role in dict.fromkeys(roles)))
+    found = await asyncio.gather(*(store.kept_councils.get(council_key(role)) for role in dict.fromkeys(roles)))
     councils = {entry.value.role: entry.value for entry in found if entry is not None}
     return Bench(councils.get(task.role), councils.get(TESTERS))
 

@@ -58,9 +58,11 @@ class Live(Struct, frozen=True, kw_only=True):
 @dataclasses.dataclass(frozen=True)
 class Store:
     """`deliberations`, `prompts`, `outcomes` and `live` share one bucket, under the keys state.{id}, prompt.{id}, outcome.{id},
-    and live.{id} and liveplan.{id}; `councils` and `defaults` another, under council.{role} and `defaults`."""
+    and live.{id} and liveplan.{id}; `councils` and `defaults` another, under council.{role} and `defaults`. `kept_councils` are
+    the councils as the start of a deliberation reads them."""
 
     councils: Bucket[Council]
+    kept_councils: BrieflyKept[Council]
     defaults: Bucket[DefaultCouncils]
     plans: Bucket[Plan]
     deliberations: Bucket[Deliberation]
@@ -72,8 +74,10 @@ class Store:
 
 def jetstream_store(bus: Bus) -> Store:
     """The real one."""
+    councils = JetStreamBucket(bus, "councils", Council)
     return Store(
-        councils=BrieflyKept(JetStreamBucket(bus, "councils", Council)),
+        councils=councils,
+        kept_councils=BrieflyKept(councils),
         defaults=JetStreamBucket(bus, "councils", DefaultCouncils),
         plans=JetStreamBucket(bus, "plans", Plan),
         deliberations=JetStreamBucket(bus, "deliberations", Deliberation),
