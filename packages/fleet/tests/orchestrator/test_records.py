@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
+from harness import until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,6 +136,20 @@ async def test_what_no_other_write_takes_along_is_written_after_its_time(
     await Records(bucket, RULES).later("a", ["z"])  # by a replica that does not remember the record: at once
     entry = await bucket.get("state.a")
     assert entry.value == Marks(("x", "y", "z"))
+
+
+async def test_what_waited_and_could_not_be_written_is_logged(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: Any) -> int:
+        raise RuntimeError("maximum message size exceeded")
+
+    monkeypatch.setattr("fleet.orchestrator.records.LATER_SECONDS", 0.01)
+    records = Records(bucket, RULES)
+    await records.create("a", Marks())
+    bucket.update = refused  # type: ignore[method-assign]
+    with structlog.testing.capture_logs() as logs:
+        await records.later("a", ["x"])
+        await until(lambda: logs)
+    assert [(line["event"], line["log_level"]) for line in logs] == [("record not written", "error")]
 
 
 async def test_what_may_wait_is_written_on_top_of_what_another_replica_wrote(bucket: Bucket) -> None:

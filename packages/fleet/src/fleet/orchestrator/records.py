@@ -121,6 +121,8 @@ class Records(Generic[S, E]):
             await self.fold(name, ())
         except (Unavailable, Conflict) as error:
             log.info("record not written", name=name, reason=str(error))
+        except Exception:
+            log.exception("record not written", name=name)
 
     async def fold(
         self, name: str, events: Sequence[E], then: Callable[[S], Awaitable[Sequence[E]]] | None = None
