@@ -365,5 +365,27 @@ async def test_a_task_that_a_person_overruled_is_not_tried_again(
         assert plan.tasks[2].number == 2
 
 
+async def test_a_decision_that_was_overruled_on_arrival_is_not_said_to_rely_on_itself(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    async with replica(own_nats.url, peers) as parts:
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: published(server, PLAN_COMPLETED))
+        own = ids.decision_id(deliberation_id("p1", "a"))
+        told = ContextUpdated(
+            story_id="s",
+            plan_id="p1",
+            deliberation_id=deliberation_id("p1", "a"),
+            changed=[own],
+            version=7,
+            hash="h7",
+            superseded=["dec-base", own],
+            flagged=[own],
+        )
+        await parts.handlers.on_context_updated(told)
+        [shown] = (await parts.requests.plan("p1")).tasks
+    assert (shown.relies_on_superseded, shown.overruled) == (("dec-base",), True)
+
+
 async def _twice(server: Bus) -> bool:
     return await harness.count(server, PLAN_COMPLETED) == 2

@@ -114,7 +114,8 @@ class Handlers:
         """Lets start what waited for this plan, or for this decision, to be in the graph, and notes which decisions rely on
         superseded ones, and which a person overruled."""
         for decision_id in event.flagged:
-            await self.plans.flag(decision_id, tuple(event.superseded))
+            # One that was overruled on arrival stands among those itself.
+            await self.plans.flag(decision_id, tuple(one for one in event.superseded if one != decision_id))
         if event.plan_id and (overruled := overruled_by(event)):
             await self.plans.fold(event.plan_id, Overruled(overruled))
         if event.plan_id and event.deliberation_id:
