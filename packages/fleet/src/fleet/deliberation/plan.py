@@ -348,7 +348,7 @@ def _retried(plan: Plan, task_id: str, texts: tuple[PlanTask, ...]) -> Plan:
         plan,
         tasks=tuple(changed(task) for task in plan.tasks),
         status="running",
-        # Its completion may be published already, though that is not folded in yet.
+        # A closing of the round before that is on its way then changes nothing.
         round=plan.round + all(task.status in OVER for task in plan.tasks),
         ended_at=None,
     )

@@ -81,6 +81,7 @@ class Interventions:
             task = rules.task_of(plan, task_id)
         except KeyError as error:
             raise NotFound(f"plan {plan_id} has no task {task_id}") from error
+        ended = False
         if not (task.number > 1 and task.status in ("waiting", "running")):
             why = rules.retry_refused(plan, task_id)
             if why:
@@ -88,18 +89,26 @@ class Interventions:
             texts = await self._texts(plan)
             ended = plan.status == "completed"
             if ended:
+                await self._publish_round(plan)
                 await self.plans.live_plans.mark_again(plan_id, self.clock())
             plan = await self.plans.fold(plan_id, rules.Retried(task_id, task.number, texts)) or plan
             if (
                 rules.task_of(plan, task_id).number == task.number
             ):  # the plan was closed in between: now its texts are needed
                 return await self.retry_task(plan_id, task_id)
-            if ended:  # who found it completed may have seen the marker from before
-                await self.plans.live_plans.mark_again(plan_id, self.clock())
             log.info("task tried again", plan_id=plan_id, task_id=task_id, number=task.number + 1)
         self.plan_driver.wake(plan_id)
+        if ended:  # who found it completed may have seen the marker from before
+            await self.plans.live_plans.mark_again(plan_id, self.clock())
         above = rules.above(plan, task_id)
         return plan, [one.task.task_id for one in plan.tasks if one.task.task_id in above and one.status == "waiting"]
+
+    async def _publish_round(self, plan: Plan) -> None:
+        """Publishes the completion of the round that a retry follows on, where a marker says that this may not have been done:
+        with the next round open, nobody else would."""
+        revision = await self.plans.live_plans.revision(plan.plan_id)
+        if revision:
+            await self.plans.complete(plan, revision)
 
     async def _texts(self, plan: Plan) -> tuple[PlanTask, ...]:
         """The tasks with their texts, which a completed plan's record keeps no longer."""

@@ -138,7 +138,8 @@ class Plans:
             raise
 
     async def _complete(self, plan: Plan) -> None:
-        # What this replica marked, it marked before the plan was completed: a retry has made the marker anew since.
+        # What this replica marked, it marked before the plan was completed: where a retry has made the marker anew since, that
+        # one stays, and the next sweep publishes once more, under the same message id.
         revision = self.live_plans.own(plan.plan_id) or await self.live_plans.revision(plan.plan_id)
         if not self.live_plans.own(plan.plan_id):
             now = await self.records.read(plan.plan_id)
@@ -148,18 +149,19 @@ class Plans:
 
     async def complete(self, plan: Plan, revision: int) -> None:
         """Publishes the completion of a completed plan, then has its marker of this revision taken away: by it a sweep finds what
-        a crash left unpublished."""
-        await self.bus.publish(
-            PlanCompleted(
-                plan_id=plan.plan_id,
-                story_id=plan.story_id,
-                decided=[task.task.task_id for task in plan.tasks if task.status == "decided"],
-                failed=_without_decision(plan, "failed"),
-                skipped=_without_decision(plan, "skipped"),
-                round=plan.round,
+        a crash left unpublished. One without tasks was superseded before it came, and never ran."""
+        if plan.tasks:
+            await self.bus.publish(
+                PlanCompleted(
+                    plan_id=plan.plan_id,
+                    story_id=plan.story_id,
+                    decided=[task.task.task_id for task in plan.tasks if task.status == "decided"],
+                    failed=_without_decision(plan, "failed"),
+                    skipped=_without_decision(plan, "skipped"),
+                    round=plan.round,
+                )
             )
-        )
-        log.info("plan completed", plan_id=plan.plan_id, round=plan.round)
+            log.info("plan completed", plan_id=plan.plan_id, round=plan.round)
         await self.live_plans.unmark(plan.plan_id, revision)
 
     async def report(self, state: Deliberation) -> None:
