@@ -18,6 +18,7 @@ class RecordingModel:
 
     name: str
     prompts: list[list[dict[str, str]]] = dataclasses.field(default_factory=list)
+    connections: set[asyncio.StreamWriter] = dataclasses.field(default_factory=set)
 
     def _answer(self, asked: dict[str, Any]) -> str:
         """A verdict where a form is asked for, else a text that no other call gets."""
@@ -28,6 +29,7 @@ class RecordingModel:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, with one request after another."""
+        self.connections.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -58,10 +60,12 @@ def _http(status: bytes, kind: bytes, body: bytes) -> bytes:
 
 @contextlib.asynccontextmanager
 async def recording_model(name: str, port: int) -> AsyncIterator[RecordingModel]:
-    """Listens on a loopback port while the block runs."""
+    """Listens on a loopback port while the block runs. Connections end with it: who kept one would go on asking this one."""
     model = RecordingModel(name)
     server = await asyncio.start_server(model.serve, "127.0.0.1", port)
     try:
         yield model
     finally:
         server.close()
+        for writer in model.connections:
+            writer.close()

@@ -25,6 +25,7 @@ from fleet_wire.fingerprint import whole
 @pytest_asyncio.fixture
 async def store(each_bolt: Graph) -> Graph:
     await migrate(each_bolt, "context", MIGRATIONS)
+    await reading.prepare(each_bolt)
     return each_bolt
 
 

@@ -23,6 +23,7 @@ from fleet_wire.errors import AlreadyExists, NotFound, Precondition
 @pytest_asyncio.fixture
 async def store(each_bolt: Graph) -> Graph:
     await migrate(each_bolt, "context", MIGRATIONS)
+    await reading.prepare(each_bolt)
     return each_bolt
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from fleet.bolt import Graph, rows
-from fleet.context import consumers, handlers, scopes, search
+from fleet.context import consumers, handlers, reading, scopes, search
 from fleet.context.cache import ContextCache
 from fleet.context.domain import Scopes
 from fleet.context.migrations import MIGRATIONS
@@ -104,6 +104,7 @@ def _loops(
             else:
                 await migrate(graph, "context", MIGRATIONS)
                 await search.prepare(graph)
+                await reading.prepare(graph)
                 prepared.set()
         except Unavailable as error:
             readiness.report("graph", str(error))

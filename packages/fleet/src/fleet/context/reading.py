@@ -172,6 +172,12 @@ def reader(graph: Graph) -> Reader:
     )
 
 
+async def prepare(graph: Graph) -> None:
+    """Has the database plan what contexts are read with: on a Neo4j that has just started that takes longer than a request may.
+    Raises Unavailable."""
+    await _facts(graph, ())
+
+
 async def explain(graph: Graph, decision_id: str) -> Explanation:
     """Raises NotFound for an unknown decision."""
     return await graph.read(lambda tx: _explain(tx, decision_id))
