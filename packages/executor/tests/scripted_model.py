@@ -60,7 +60,7 @@ class ScriptedModel:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/chat/completions", self._chat)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)  # of calls that are left
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -97,14 +97,14 @@ class ScriptedModel:
                 if isinstance(step, bytes):
                     await response.write(step)
                 elif isinstance(step, threading.Event):
-                    await asyncio.to_thread(step.wait, 10)
+                    await asyncio.to_thread(step.wait, 60)
                 else:
                     await asyncio.sleep(step)
         except ConnectionError:
             return response
         finally:
             self.streaming -= 1
-        if behaviour[-1:] != TAIL[-1:]:
+        if behaviour[-1:] != TAIL[-1:] and request.transport is not None:
             request.transport.abort()
         return response
 

@@ -1,12 +1,15 @@
 """The client of the model: the event stream, and every way a call can fail, over real HTTP."""
 
 import asyncio
+import contextlib
 import json
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +23,10 @@ from fleet_executor.sse import MAX_EVENT_BYTES, SseError, SseParser
 from fleet_executor.vllm import ModelClient, ModelError, model_session
 
 Make = Callable[..., ModelClient]
+PATIENT = 60.0
+"""Seconds of a limit that a slow machine does not come to either."""
+SILENT = 30
+"""Seconds for which a model says nothing."""
 
 
 def cut_up(body: bytes, cuts: list[int]) -> list[bytes]:
@@ -98,8 +105,8 @@ async def make(model: ScriptedModel) -> AsyncIterator[Make]:
         values = {
             "nats_url": "nats://-",
             "vllm_url": model.url,
-            "first_token_seconds": 0.4,
-            "idle_seconds": 0.4,
+            "first_token_seconds": PATIENT,
+            "idle_seconds": PATIENT,
             **changes,
         }
         client = ModelClient(session, WorkerConfig(**values), sleep)
@@ -177,8 +184,8 @@ async def test_calls_one_after_another_share_a_connection(make: Make, model: Scr
 async def test_a_connection_whose_answer_was_not_read_to_its_end_is_not_used_again(
     make: Make, model: ScriptedModel
 ) -> None:
-    client = make()
-    model.script[:] = [[piece("whole"), piece(None, "stop"), 3], [piece("whole"), *TAIL[:-1], TAIL[-1], 3, *TAIL]]
+    client = make(idle_seconds=0.4)
+    model.script[:] = [[piece("whole"), piece(None, "stop"), SILENT], [piece("whole"), *TAIL, SILENT, *TAIL]]
     for _ in range(3):
         await client.complete(spec(), lambda text: None)
     assert len(set(model.peers)) == 3
@@ -231,36 +238,117 @@ async def test_a_redirect_is_not_followed(make: Make, model: ScriptedModel) -> N
 
 
 async def test_a_stall_before_the_first_token_times_out_and_is_tried_again(make: Make, model: ScriptedModel) -> None:
-    model.script[:] = [[b": wait\n\n", 3, *TAIL]]
-    answer = await make(attempts=2).complete(spec(), lambda text: None)
+    client = make(first_token_seconds=0.4)
+
+    async def grow_patient(_: float) -> None:
+        client._config = msgspec.structs.replace(client._config, first_token_seconds=PATIENT)
+
+    client._sleep = grow_patient
+    model.script[:] = [[b": wait\n\n", SILENT, *TAIL]]
+    client.model = "scripted"  # so that the call stalls, and not the question for the name
+    answer = await client.complete(spec(), lambda text: None)
     assert answer.text == "one two three"
-    model.script[:] = [[3, *TAIL], [3, *TAIL]]
-    error, _ = await failure(make(attempts=2))
+    model.script[:] = [[SILENT, *TAIL], [SILENT, *TAIL]]
+    error, _ = await failure(make(attempts=2, first_token_seconds=0.4))
     assert (error.kind, error.retryable) == ("timeout", True)
+
+
+async def test_a_time_out_that_a_wait_keeps_for_itself_comes_again(
+    make: Make, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make(attempts=1, first_token_seconds=0.4)
+    monkeypatch.setattr(client, "_model", keeps_cancels)
+    model.script[:] = [[SILENT, *TAIL]]
+    error, _ = await failure(client)
+    assert (error.kind, error.retryable, len(model.asked)) == ("timeout", True, 1)
+
+    async def check(response: Any) -> None:
+        await keeps_cancels()
+
+    monkeypatch.setattr(client, "_check", check)
+    model.script[:] = [[SILENT, *TAIL]]
+    error, _ = await failure(client)
+    assert (error.kind, error.retryable) == ("timeout", True)
+
+
+async def keeps_cancels() -> str:
+    """As `asyncio.wait_for` of Python 3.9 does with one that comes together with what it waits for."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(SILENT)
+    return "scripted"
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_a_cancel_that_comes_together_with_a_time_out_stops_the_call(
+    is_told: bool, make: Make, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_told and sys.version_info < (3, 11):
+        pytest.skip("a task does not tell who cancelled it")
+    stopped: list[bool] = []
+    look = vllm._Watch._look
+
+    def look_as_somebody_cancels(watch: vllm._Watch) -> None:
+        look(watch)
+        if watch.late:
+            stopped.append(is_told)
+            asking.cancel()
+
+    monkeypatch.setattr(vllm._Watch, "_look", look_as_somebody_cancels)
+    model.script[:] = [[SILENT, *TAIL]]
+    client = make(vllm_model="scripted", first_token_seconds=0.4)
+    asking = asyncio.ensure_future(client.complete(spec(), lambda text: None, None, lambda: any(stopped)))
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert stopped and len(model.asked) <= 1
+
+
+async def test_a_cancel_that_a_wait_keeps_for_itself_does_not_ask_the_model(
+    make: Make, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, stopped = make(), threading.Event()
+    monkeypatch.setattr(client, "_model", keeps_cancels)
+    asking = asyncio.ensure_future(client.complete(spec(), lambda text: None, None, stopped.is_set))
+    await asyncio.sleep(0)  # it waits for the name now
+    stopped.set()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert model.asked == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not tell who cancelled it")
+async def test_a_time_out_leaves_no_cancel_behind(make: Make, model: ScriptedModel) -> None:
+    task = asyncio.current_task()
+    assert task is not None and sys.version_info >= (3, 11)
+    model.script[:] = [[SILENT, *TAIL]]
+    await failure(make(attempts=1, first_token_seconds=0.4))
+    assert task.cancelling() == 0
 
 
 async def test_a_model_that_thinks_before_it_speaks_is_not_late(make: Make, model: ScriptedModel) -> None:
     thought = f"data: {json.dumps({'choices': [{'delta': {'reasoning_content': 'hm'}}]})}\n\n".encode()
-    model.script[:] = [[*(step for _ in range(4) for step in (thought, 0.2)), piece("done"), *TAIL]]
-    answer = await make().complete(spec(), lambda text: None)
+    model.script[:] = [[*(step for _ in range(4) for step in (thought, 0.4)), piece("done"), *TAIL]]
+    answer = await make(first_token_seconds=1.5).complete(spec(), lambda text: None)
     assert (answer.text, len(model.asked)) == ("done", 1)
 
 
 async def test_an_answer_that_said_it_was_finished_needs_no_good_bye(make: Make, model: ScriptedModel) -> None:
-    model.script[:] = [[piece("whole"), piece(None, "stop"), 3]]
-    answer = await make().complete(spec(), lambda text: None)
+    model.script[:] = [[piece("whole"), piece(None, "stop"), SILENT]]
+    answer = await make(idle_seconds=0.4).complete(spec(), lambda text: None)
     assert (answer.text, len(model.asked)) == ("whole", 1)
 
 
-async def test_a_stall_between_tokens_times_out_and_is_not_begun_anew(make: Make, model: ScriptedModel) -> None:
-    model.script[:] = [[piece("half"), 3, *TAIL]]
-    error, shown = await failure(make())
+async def test_a_stall_between_tokens_times_out_while_the_first_might_still_come_and_is_not_begun_anew(
+    make: Make, model: ScriptedModel
+) -> None:
+    model.script[:] = [[piece("half"), SILENT, *TAIL]]
+    error, shown = await failure(make(idle_seconds=0.4))
     assert (error.kind, shown, len(model.asked)) == ("timeout", "half", 1)
 
 
 async def test_an_answer_that_takes_too_long_altogether_times_out(make: Make, model: ScriptedModel) -> None:
-    model.script[:] = [[step for _ in range(20) for step in (piece("x"), 0.1)]]
-    error, _ = await failure(make(total_seconds=0.5))
+    model.script[:] = [[step for _ in range(20) for step in (piece("x"), 0.1)] + [SILENT]]
+    error, _ = await failure(make(total_seconds=0.5, attempts=1))
     assert error.kind == "timeout"
 
 
@@ -312,11 +400,16 @@ async def test_half_pairs_of_surrogates_are_joined(make: Make, model: ScriptedMo
 
 
 async def test_leaving_a_call_ends_it_at_the_server(make: Make, model: ScriptedModel) -> None:
-    model.script[:] = [[step for _ in range(100) for step in (piece("x"), 0.05)]]
-    with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(make().complete(spec(), lambda text: None), 0.5)
-    for _ in range(40):
-        if model.streaming == 0:
+    model.script[:] = [[piece("x"), SILENT]]
+    asking = asyncio.ensure_future(make().complete(spec(), lambda text: None))
+    await streaming(model, 1)
+    asking.cancel()
+    await streaming(model, 0)
+
+
+async def streaming(model: ScriptedModel, count: int) -> None:
+    for _ in range(1000):
+        if model.streaming == count:
             return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the server still streams")
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{model.streaming} calls are open, not {count}")

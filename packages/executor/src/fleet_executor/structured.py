@@ -35,9 +35,12 @@ class BadAnswer(Exception):
         return JobError(kind="schema", message=str(self)[:1000], retryable=False)
 
 
-async def ask(client: ModelClient, spec: JobSpec, on_text: Callable[[str], None], spent: Spent) -> Answer:
-    """The model's answer to the job. Raises ModelError, and BadAnswer where a schema is asked for and not fulfilled."""
-    answer = await client.complete(spec, on_text, spent)
+async def ask(
+    client: ModelClient, spec: JobSpec, on_text: Callable[[str], None], spent: Spent, stopped: Callable[[], bool]
+) -> Answer:
+    """The model's answer to the job, see `ModelClient.complete`. Raises ModelError, and BadAnswer where a schema is asked for
+    and not fulfilled."""
+    answer = await client.complete(spec, on_text, spent, stopped)
     problem = wrong(spec.response_schema, answer.text) if spec.response_schema else ""
     if not problem:
         return answer
@@ -48,7 +51,7 @@ async def ask(client: ModelClient, spec: JobSpec, on_text: Callable[[str], None]
         Message(role="user", content=f"{fenced([('what is wrong', problem)])}\n\n{_AGAIN}"),
     ]
     try:
-        repaired = await client.complete(msgspec.structs.replace(spec, messages=again), on_text, spent)
+        repaired = await client.complete(msgspec.structs.replace(spec, messages=again), on_text, spent, stopped)
     except ModelError as error:
         raise BadAnswer(answer, f"{problem} The attempt to repair it failed: {error.message}") from error
     repaired = msgspec.structs.replace(repaired, first_token_seconds=answer.first_token_seconds)

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import random
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Optional
@@ -100,7 +101,8 @@ class _Chunk(msgspec.Struct):
 _CHUNK = msgspec.json.Decoder(_Chunk)
 DONE = "[DONE]"
 JSON = {"Content-Type": "application/json"}
-
+AGAIN_SECONDS = 1.0
+"""How long after a time-out a call that goes on all the same is cancelled again."""
 
 KEPT_SECONDS = 3.0
 """How long a connection is kept for the next call: less than the five seconds after which vLLM ends an idle one."""
@@ -138,8 +140,15 @@ class ModelClient:
         self.model = config.vllm_model
         """Empty until the server was asked."""
 
-    async def complete(self, spec: JobSpec, on_text: Callable[[str], None], spent: Optional[Spent] = None) -> Answer:
-        """The model's answer; `on_text` gets it piece by piece. Raises ModelError. What it uses is added to `spent`."""
+    async def complete(
+        self,
+        spec: JobSpec,
+        on_text: Callable[[str], None],
+        spent: Optional[Spent] = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Answer:
+        """The model's answer; `on_text` gets it piece by piece. Raises ModelError. What it uses is added to `spent`. Once
+        `stopped` says so, the model is not asked (again): a cancel that comes together with a time-out is lost otherwise."""
         started = _now()
         spent = spent or Spent()
         attempt = 0
@@ -147,12 +156,13 @@ class ModelClient:
             attempt += 1
             stream = _Stream(on_text)
             try:
-                await self._run(spec, stream, spent)
+                await self._run(spec, stream, spent, stopped)
                 text = _whole(stream.text)
                 if not text.strip():
                     raise ModelError("empty", "the model answered with no text", retryable=False)
                 return Answer(text, stream.model or self.model, stream.usage, (stream.first_at or _now()) - started)
             except ModelError as error:
+                _raise_if(stopped)
                 if not error.retryable or stream.first_at is not None or attempt >= self._config.attempts:
                     raise
                 pause = max(error.pause_seconds, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)) * random.uniform(0.5, 1)
@@ -163,12 +173,12 @@ class ModelClient:
         """The model's name, asked of the server where the settings do not say. Raises ModelError."""
         return await self._model()
 
-    async def _run(self, spec: JobSpec, stream: "_Stream", spent: Spent) -> None:
+    async def _run(self, spec: JobSpec, stream: "_Stream", spent: Spent, stopped: Callable[[], bool]) -> None:
         watch = _Watch(self._config.first_token_seconds, self._config.total_seconds)
         try:
-            await self._stream(spec, stream, watch)
+            await self._stream(spec, stream, watch, stopped)
         except asyncio.CancelledError as error:
-            if not watch.late:
+            if not watch.alone():
                 raise
             if not stream.finished:  # else the answer is whole, and only the good-bye is missing
                 raise self._late(watch.missing) from error
@@ -177,9 +187,11 @@ class ModelClient:
             spent.calls += stream.answered
             spent.usage = spent.usage + stream.usage
 
-    async def _stream(self, spec: JobSpec, stream: "_Stream", watch: "_Watch") -> None:
+    async def _stream(self, spec: JobSpec, stream: "_Stream", watch: "_Watch", stopped: Callable[[], bool]) -> None:
+        model = await self._model()
+        _raise_if(stopped)
         body: dict[str, Any] = {
-            "model": await self._model(),
+            "model": model,
             "messages": spec.messages,
             "max_tokens": spec.max_tokens,
             "temperature": spec.temperature,
@@ -284,35 +296,59 @@ class ModelClient:
 
 class _Watch:
     """Cancels the task of a call that has fallen silent, or takes too long altogether. One timer for the whole call: a time-out
-    of its own for each wait costs more than the wait."""
+    of its own for each wait costs more than the wait.
+
+    It cancels again where that had no effect: `asyncio.wait_for` of Python 3.9 keeps a cancel for itself that comes together
+    with what it waits for."""
 
     def __init__(self, seconds: float, total_seconds: float) -> None:
         self.late = False
         self.missing = f"an answer within {seconds:g} s"
         """What is waited for."""
-        self._task = asyncio.current_task()
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancels = 0
+        self._before = self._cancelling()
         self._loop = asyncio.get_running_loop()
         self._total = total_seconds
         self._end = self._loop.time() + total_seconds
-        self.wait(seconds)
+        self._until = min(self._loop.time() + seconds, self._end)
         self._timer = self._loop.call_at(self._until, self._look)
 
     def wait(self, seconds: float) -> None:
         """From now on for so long."""
+        self.late = False
         self._until = min(self._loop.time() + seconds, self._end)
+        if self._until < self._timer.when():  # a later end is seen when the timer comes
+            self._timer.cancel()
+            self._timer = self._loop.call_at(self._until, self._look)
+
+    def alone(self) -> bool:
+        """Whether a cancel is this one's and nobody else's. Before Python 3.11 a task does not tell who else cancelled it."""
+        return self.late and (sys.version_info < (3, 11) or self._cancelling() == self._before + self._cancels)
 
     def end(self) -> None:
+        """Takes its own cancels back."""
         self._timer.cancel()
+        if sys.version_info >= (3, 11):
+            for _ in range(self._cancels):
+                self._task.uncancel()
 
     def _look(self) -> None:
-        if self._loop.time() < self._until:
+        now = self._loop.time()
+        if now < self._until:
             self._timer = self._loop.call_at(self._until, self._look)
             return
         self.late = True
         if self._until == self._end:
             self.missing = f"an answer within {self._total:g} s"
-        assert self._task is not None
+        self._cancels += 1
         self._task.cancel()
+        self._timer = self._loop.call_at(now + AGAIN_SECONDS, self._look)
+
+    def _cancelling(self) -> int:
+        return self._task.cancelling() if sys.version_info >= (3, 11) else 0
 
 
 class _Stream:
@@ -435,6 +471,11 @@ def _fed(parser: SseParser, chunk: bytes) -> list[str]:
 def _whole(text: str) -> str:
     """Surrogate pairs that came in two pieces are joined; what stays single becomes U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _raise_if(stopped: Callable[[], bool]) -> None:
+    if stopped():
+        raise asyncio.CancelledError
 
 
 def _now() -> float:

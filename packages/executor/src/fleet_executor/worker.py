@@ -222,7 +222,12 @@ class VLLMAgentJob:
             return failed(job, cancelled_error(), clock.now())
         if left <= 0:
             return failed(job, deadline_error(job.deadline), clock.now())
-        answering = self._answering[job.key] = asyncio.ensure_future(self._answer(job, tokens, timer, spent))
+
+        def stopped() -> bool:
+            return late.passed or job.key in self._cancelled
+
+        answering = asyncio.ensure_future(self._answer(job, tokens, timer, spent, stopped))
+        self._answering[job.key] = answering
         late = _Late(answering, left)
         try:
             return await answering
@@ -252,7 +257,9 @@ class VLLMAgentJob:
             late.end()
             self._answering.pop(job.key, None)
 
-    async def _answer(self, job: OpenJob, tokens: TokenStream, timer: "_Timer", spent: Spent) -> EndedJob:
+    async def _answer(
+        self, job: OpenJob, tokens: TokenStream, timer: "_Timer", spent: Spent, stopped: Callable[[], bool]
+    ) -> EndedJob:
         """The end of a job that comes to its own: by the model's answer, or by what a dry run found."""
         spec = job.spec
         if spec.dry_run is not None:
@@ -261,7 +268,7 @@ class VLLMAgentJob:
             return completed(job, "", "", events.Usage(), timer.timing(), clock.now(), runs=runs)
         async with self._slots:
             timer.called()
-            answer = await ask(self._client, spec, tokens.add, spent)
+            answer = await ask(self._client, spec, tokens.add, spent, stopped)
         checks = await checked(answer.text, spec.checks, self._cores)
         timing = timer.timing(answer.first_token_seconds)
         return completed(
