@@ -4,7 +4,7 @@ of what an answer of the model does."""
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from fleet_executor.jobs import OpenJob
+from fleet_executor.jobs import MAX_JOBS, OpenJob
 from fleet_wire.errors import Unavailable
 
 Waiting = list[tuple[Sequence[OpenJob], "asyncio.Future[str]"]]
@@ -20,7 +20,7 @@ class Giving:
         self._calling: set[asyncio.Task[None]] = set()
 
     async def give(self, actor: str, jobs: Sequence[OpenJob]) -> str:
-        """What the call answers. Where it raises Unavailable, so does this, also for what waits for the next one."""
+        """What the call answers. What it raises, this raises too, also for what waits for the next one."""
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         if actor in self._waiting:
             self._waiting[actor].append((jobs, answer))
@@ -34,16 +34,27 @@ class Giving:
     async def _give(self, actor: str) -> None:
         batch: Waiting = []
         try:
-            while batch := self._waiting[actor]:
-                self._waiting[actor] = []
+            while batch := self._next(actor):
                 answer = await self._call(actor, [job for jobs, _ in batch for job in jobs])
                 for _, future in batch:
                     if not future.done():  # else its caller has gone
                         future.set_result(answer)
-        except Unavailable as error:
+        except Exception as error:  # noqa: BLE001 (a caller that is cancelled for it would look like one that has left)
             for _, future in (*batch, *self._waiting[actor]):
                 if not future.done():
-                    future.set_exception(Unavailable(str(error)))
-        finally:
+                    future.set_exception(Unavailable(str(error)) if isinstance(error, Unavailable) else error)
+        finally:  # the loop ends
             for _, future in (*batch, *self._waiting.pop(actor)):
                 future.cancel()
+
+    def _next(self, actor: str) -> Waiting:
+        """What the next call takes of what waits: whole requests, up to MAX_JOBS jobs together."""
+        waiting = self._waiting[actor]
+        total = 0
+        for number, (jobs, _) in enumerate(waiting):
+            total += len(jobs)
+            if number and total > MAX_JOBS:
+                self._waiting[actor] = waiting[number:]
+                return waiting[:number]
+        self._waiting[actor] = []
+        return waiting

@@ -10,7 +10,7 @@ import structlog
 
 from fleet_executor.calls import ModelCalls
 from fleet_executor.ending import finish
-from fleet_executor.jobs import EndedJob, OpenJob, cancelled_error, failed
+from fleet_executor.jobs import MAX_JOBS, EndedJob, OpenJob, cancelled_error, failed
 from fleet_executor.reconcile import Placement, give
 from fleet_executor.registry import Registry
 from fleet_executor.specs import spec_of
@@ -21,7 +21,6 @@ from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
-MAX_JOBS = 256
 MAX_JOB_BYTES = 400 * 1024
 """A job's record, prompt included; the store takes messages up to a megabyte, the house up to half of one."""
 LONGEST = dt.timedelta(days=7)

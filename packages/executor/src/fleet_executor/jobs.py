@@ -198,6 +198,8 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
         return self.silent_seconds == 0
 
 
+MAX_JOBS = 256
+"""In a request, and in a call of an actor: the largest ones make a hundred megabytes, and a line to the driver takes 256 MiB."""
 GRACE = dt.timedelta(seconds=30)
 """A job handed over less than this ago may not be in its actor's list yet: on a busy machine that takes a while. What is
 known to be lost does not wait for it."""
