@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from samples import spec
 from scripted_model import TAIL, ScriptedModel, piece
@@ -39,6 +39,7 @@ def parsed(chunks: list[bytes]) -> list[str]:
     return [event for chunk in chunks for event in parser.feed(chunk)]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # texts are slow to make on a busy machine
 @given(
     texts=st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\r\n")), max_size=5),
     cuts=st.lists(st.integers(min_value=0, max_value=10_000), max_size=20),
@@ -53,6 +54,7 @@ def test_events_come_out_the_same_wherever_the_bytes_are_cut(
     assert parsed(cut_up(body.encode(), cuts)) == texts
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=10))
 def test_garbage_is_refused_or_ignored_but_never_breaks_the_parser(chunks: list[bytes]) -> None:
     parser = SseParser()
@@ -377,6 +379,12 @@ async def test_what_comes_with_a_bad_event_and_before_it_is_shown(make: Make, mo
 
 async def test_nothing_counts_that_comes_after_the_last_word(make: Make, model: ScriptedModel) -> None:
     model.script.append([piece("one") + TAIL[-1] + piece(" two") + b"data: {bad\n\n", *TAIL])
+    assert (await make().complete(spec(), lambda text: None)).text == "one"
+
+
+@pytest.mark.parametrize("end", [b"data:[DONE]\n\n", b"data:  [DONE]\n\n", b"data: [DONE] \r\n\r\n"])
+async def test_the_last_word_may_have_blanks_around_it(end: bytes, make: Make, model: ScriptedModel) -> None:
+    model.script.append([piece("one"), end + b"data: {bad\n\n", *TAIL])
     assert (await make().complete(spec(), lambda text: None)).text == "one"
 
 

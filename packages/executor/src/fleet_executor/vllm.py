@@ -377,7 +377,7 @@ class _Stream:
         """The data of events that came together: read as one text, and shown as one."""
         self.events += len(events)
         for number, data in enumerate(events):
-            if data.startswith(DONE):
+            if not data.startswith("{") and data.strip() == DONE:
                 self.done, events = True, events[:number]
                 break
         before = len(self._pieces)
