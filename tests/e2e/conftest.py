@@ -15,12 +15,19 @@ from fleet.local.stack import Stack, running_stack
 REPLACED = ("NATS_URL", "NEO4J_URI", "VALKEY_URL", "VLLM_URL", "RAY_ADDRESS")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A model that writes beside three other suites on two cores takes its time."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """The stack, on free ports, in a folder of its own. Answers are kept short: the model writes on two cores."""
     for name in REPLACED:
         os.environ.pop(name, None)
-    env = {"AGENT_MAX_TOKENS": "48", "LOG_FORMAT": "json", "DELIBERATION_TIMEOUT_SECONDS": "150"}
+    env = {"AGENT_MAX_TOKENS": "48", "LOG_FORMAT": "json", "DELIBERATION_TIMEOUT_SECONDS": "400"}
     home = Path(tmp_path_factory.mktemp("stack"))
     async with running_stack(home=home, free_ports=True, env=env) as running:
         yield running

@@ -83,7 +83,7 @@ class Fleet:
         request = orchestrator_pb2.GetDeliberationResultRequest(deliberation_id=deliberation_id)
         return (await self.orchestrator.GetDeliberationResult(request)).deliberation
 
-    async def plan_ended(self, plan_id: str, seconds: float = 240) -> events.PlanCompleted:
+    async def plan_ended(self, plan_id: str, seconds: float = 600) -> events.PlanCompleted:
         """The plan's completion event, once it is published."""
 
         async def look() -> events.PlanCompleted | None:

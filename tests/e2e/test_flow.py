@@ -112,12 +112,12 @@ async def test_an_ad_hoc_deliberation_is_judged_by_a_third_seat_and_reaches_the_
 
 
 async def test_the_demo_observes_all_eight_steps_and_says_so_by_its_exit_code(fleet: Fleet) -> None:
-    command = [str(Path(sys.executable).parent / "fleet"), "demo"]
+    command = [str(Path(sys.executable).parent / "fleet"), "demo", "--timeout", "700"]
     env = {**os.environ, "FLEET_HOME": str(fleet.stack.home.path)}
     process = await asyncio.create_subprocess_exec(
         *command, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    output = (await asyncio.wait_for(process.communicate(), 280))[0].decode()
+    output = (await asyncio.wait_for(process.communicate(), 720))[0].decode()
     assert process.returncode == 0, output
     assert "dec-delib-" in output
     for step in ("approved", "started", "submitted", "running", "answered", "decided", "remembered", "shown"):

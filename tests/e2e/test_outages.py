@@ -69,7 +69,7 @@ async def test_a_killed_context_service_holds_the_dependent_task_until_it_rememb
     async def ended() -> bool:
         return bool((await fleet.state(deliberation)).state == "completed")
 
-    await until(ended, 150)
+    await until(ended, 400)
     await asyncio.sleep(3)
     progress = await fleet.progress(plan_id)
     assert [task.state for task in progress.tasks] == ["decided", "waiting"]

@@ -67,7 +67,10 @@ def test_up_is_found_by_other_commands_refuses_a_second_and_leaves_nothing_behin
     told = (fleet.folder / "up.out").read_text()
     assert "admin token (FLEET_ADMIN_TOKEN): " in told
 
-    status = fleet("status", "--json")
+    for _ in range(5):  # a server that shares two busy cores may once not answer in time
+        status = fleet("status", "--json")
+        if status.returncode == 0:
+            break
     assert status.returncode == 0, status.stdout + status.stderr
     parts = {part["name"]: part for part in json.loads(status.stdout)["parts"]}
     assert {part["state"] for part in parts.values()} == {"ready"}

@@ -173,9 +173,10 @@ def reader(graph: Graph) -> Reader:
 
 
 async def prepare(graph: Graph) -> None:
-    """Has the database plan what contexts are read with: on a Neo4j that has just started that takes longer than a request may.
-    Raises Unavailable."""
-    await _facts(graph, ())
+    """Has the database plan what contexts are read with, by asking for one of nothing: on a Neo4j that has just started that may
+    take longer than a request does. Raises Unavailable."""
+    nothing = domain.ContextRequest("", "", "", "", "", 0, domain.Scope(kinds=("milestone",)), required=("",))
+    await _facts(graph, [(nothing, domain.StoryHead("", "", 0))])
 
 
 async def explain(graph: Graph, decision_id: str) -> Explanation:
