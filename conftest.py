@@ -7,5 +7,8 @@ import structlog
 
 *_before, _renderer = structlog.get_config()["processors"]
 structlog.configure(
-    processors=[*_before, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    processors=[
+        *_before,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
 )
