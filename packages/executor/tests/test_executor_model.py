@@ -285,7 +285,7 @@ async def test_a_cancel_that_comes_together_with_a_time_out_stops_the_call(
     is_told: bool, make: Make, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_told and sys.version_info < (3, 11):
-        pytest.skip("a task does not tell who cancelled it")
+        pytest.skip("NOT TESTED before Python 3.11: a task does not tell there who cancelled it")
     stopped: list[bool] = []
     look = vllm._Watch._look
 
@@ -318,7 +318,7 @@ async def test_a_cancel_that_a_wait_keeps_for_itself_does_not_ask_the_model(
     assert model.asked == []
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not tell who cancelled it")
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="NOT TESTED here: a task does not tell who cancelled it")
 async def test_a_time_out_leaves_no_cancel_behind(make: Make, model: ScriptedModel) -> None:
     task = asyncio.current_task()
     assert task is not None and sys.version_info >= (3, 11)

@@ -25,6 +25,9 @@ from fleet_wire.rpc import Readiness
 
 Answer = Callable[[Deliberation, JobRequest], AgentResult | None]
 
+COMPLETED = "orchestration.deliberation.completed"
+FAILED = "orchestration.deliberation.failed"
+PLAN_COMPLETED = "orchestration.plan.completed"
 PROGRAM = "def add(a, b):\n    return a + b\n"
 TESTS = "def test_sum():\n    assert add(1, 2) == 3\n\n\ndef test_none():\n    assert add(0, 0) == 0\n"
 CODE = "Add two numbers.\n\ndef add(a, b):\n"

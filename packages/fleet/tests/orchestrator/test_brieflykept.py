@@ -1,10 +1,6 @@
 """What is kept briefly of a bucket: read once a moment where a deliberation starts, and never in the way of a write."""
 
-from collections.abc import AsyncIterator
-
-import harness
 import pytest
-import realparts
 from harness import Peers, task
 
 from fleet.orchestrator import councils, main, policies
@@ -15,13 +11,6 @@ from fleet.orchestrator.starting import bench_of
 from fleet_wire.bus import Bus
 from fleet_wire.errors import NotFound
 from fleet_wire.kv import Entry, MemoryBucket
-
-
-@pytest.fixture
-async def server(own_nats: realparts.Nats) -> AsyncIterator[Bus]:
-    connection = await harness.fresh_bus(own_nats.url)
-    yield connection
-    await connection.close()
 
 
 class Counting(MemoryBucket[Council]):

@@ -1,32 +1,17 @@
 """`orchestration.plan.completed`: each round of a plan is published, whatever comes between its closing and that."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import harness
 import pytest
 import realparts
-from harness import Peers, approved, published, replica, task, until
+from harness import PLAN_COMPLETED, Peers, approved, published, replica, task, until
 
 from fleet.orchestrator import main
 from fleet_wire.bus import Bus
 from fleet_wire.errors import Unavailable
 from fleet_wire.events import PlanCompleted
-
-PLAN_COMPLETED = "orchestration.plan.completed"
-
-
-@pytest.fixture
-async def server(own_nats: realparts.Nats) -> AsyncIterator[Bus]:
-    connection = await harness.fresh_bus(own_nats.url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def peers(server: Bus) -> Peers:
-    return Peers(server)
 
 
 class Cut:

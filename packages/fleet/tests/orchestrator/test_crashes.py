@@ -2,26 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import harness
 import pytest
 import realparts
-from harness import Peers, approved, count, deliberation_id, published, replica, task, until
+from harness import COMPLETED, PLAN_COMPLETED, Peers, approved, count, deliberation_id, published, replica, task, until
 
 from fleet.orchestrator import main
 from fleet_wire.bus import Bus
-
-COMPLETED = "orchestration.deliberation.completed"
-PLAN_COMPLETED = "orchestration.plan.completed"
-
-
-@pytest.fixture
-async def server(own_nats: realparts.Nats) -> AsyncIterator[Bus]:
-    connection = await harness.fresh_bus(own_nats.url)
-    yield connection
-    await connection.close()
 
 
 class Crash:

@@ -2,14 +2,26 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import harness
 import msgspec
 import pytest
 import realparts
-from harness import Peers, approved, deliberation_id, published, remember, replica, task, until
+from harness import (
+    COMPLETED,
+    FAILED,
+    PLAN_COMPLETED,
+    Peers,
+    approved,
+    deliberation_id,
+    published,
+    remember,
+    replica,
+    task,
+    until,
+)
 
 from fleet.deliberation.prompt import Prompt
 from fleet.deliberation.requests import JobRequest
@@ -19,22 +31,6 @@ from fleet.orchestrator.store import state_key
 from fleet_wire import events, ids
 from fleet_wire.bus import Bus
 from fleet_wire.errors import Conflict, Unavailable
-
-COMPLETED = "orchestration.deliberation.completed"
-FAILED = "orchestration.deliberation.failed"
-PLAN_COMPLETED = "orchestration.plan.completed"
-
-
-@pytest.fixture
-async def server(own_nats: realparts.Nats) -> AsyncIterator[Bus]:
-    connection = await harness.fresh_bus(own_nats.url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def peers(server: Bus) -> Peers:
-    return Peers(server)
 
 
 async def test_a_dependent_task_starts_only_after_the_decision_is_remembered(

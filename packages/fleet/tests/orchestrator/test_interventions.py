@@ -1,13 +1,12 @@
 """Cancelling, trying again and budgets, over real NATS."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import harness
 import msgspec
 import pytest
 import realparts
-from harness import Peers, approved, deliberation_id, published, replica, task, until
+from harness import COMPLETED, FAILED, PLAN_COMPLETED, Peers, approved, deliberation_id, published, replica, task, until
 
 from fleet.deliberation.plan import Plan
 from fleet.deliberation.requests import JobRequest
@@ -20,22 +19,6 @@ from fleet_wire import ids
 from fleet_wire.bus import Bus
 from fleet_wire.errors import NotFound, Precondition
 from fleet_wire.events import AgentResult, Budget, ContextUpdated, PlanCompleted
-
-COMPLETED = "orchestration.deliberation.completed"
-FAILED = "orchestration.deliberation.failed"
-PLAN_COMPLETED = "orchestration.plan.completed"
-
-
-@pytest.fixture
-async def server(own_nats: realparts.Nats) -> AsyncIterator[Bus]:
-    connection = await harness.fresh_bus(own_nats.url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def peers(server: Bus) -> Peers:
-    return Peers(server)
 
 
 async def plan_of(parts: main.Parts, plan_id: str) -> Plan | None:

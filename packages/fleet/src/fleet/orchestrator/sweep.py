@@ -65,8 +65,9 @@ class Sweep:
                     await self.handlers.deliberations.tidy(state)
                     continue
                 if state is None:
-                    if self._stray(marker := marked.get(deliberation_id)):
-                        await self.live.unmark(deliberation_id, marker.revision if marker else 0)
+                    marker = marked.get(deliberation_id)
+                    if marker is not None and self._stray(marker):
+                        await self.live.unmark(deliberation_id, marker.revision)
                     continue
                 if deliberation_id not in marked:
                     await self.live.mark(deliberation_id, self.clock())
@@ -76,8 +77,8 @@ class Sweep:
                 log.warning("deliberation not swept", deliberation_id=deliberation_id, reason=str(error))
             self.handlers.deliberation_driver.wake(deliberation_id)
 
-    def _stray(self, marker: Entry[Live] | None) -> bool:
-        return marker is not None and marker.value.created_at + STRAY_AFTER < self.clock()
+    def _stray(self, marker: Entry[Live]) -> bool:
+        return marker.value.created_at + STRAY_AFTER < self.clock()
 
     async def _look_after(self, state: Deliberation, executor_away: bool) -> None:
         if due(state):
