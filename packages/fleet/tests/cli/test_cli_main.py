@@ -199,7 +199,7 @@ async def test_status_gives_the_reason_of_a_service_that_has_no_status_of_its_ow
     def add(server: Any) -> None:
         planning = PlanningServicer(None, lacks)  # type: ignore[arg-type] # no call gets as far as its ports
         planning_pb2_grpc.add_PlanningServiceServicer_to_server(planning, server)
-        context = ContextService(lacks, None, None, None, {}, None)  # type: ignore[arg-type]
+        context = ContextService(lacks, None, None, None, None, {}, None)  # type: ignore[arg-type]
         context_pb2_grpc.add_ContextServiceServicer_to_server(context, server)
 
     env = nowhere() | {"NATS_URL": "nats://u:secret@127.0.0.1:1,nats://u:secret@127.0.0.1:2"}

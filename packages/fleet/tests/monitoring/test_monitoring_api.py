@@ -162,7 +162,7 @@ async def test_a_service_without_a_status_says_why_it_is_not_ready_in_its_answer
     def add(server: Any) -> None:
         servicer = PlanningServicer(None, lacks)  # type: ignore[arg-type] # no call gets as far as its ports
         planning_pb2_grpc.add_PlanningServiceServicer_to_server(servicer, server)
-        memory = ContextService(lacks, None, None, None, {}, None)  # type: ignore[arg-type]
+        memory = ContextService(lacks, None, None, None, None, {}, None)  # type: ignore[arg-type]
         context_pb2_grpc.add_ContextServiceServicer_to_server(memory, server)
 
     async with rpc.server("127.0.0.1:0", add, [], lacks) as port:

@@ -143,23 +143,23 @@ async def test_a_wake_during_a_step_that_fails_ends_its_pause(monkeypatch: pytes
     assert tries == 2
 
 
-async def test_what_is_woken_for_later_is_worked_on_when_it_is_hurried_or_after_the_first_delay(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_key_that_pauses_is_hurried_and_one_at_rest_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_DELAY_SECONDS", 3600.0)
     driver = Driver()
     seen: list[str] = []
 
     async def step(key: str) -> None:
         seen.append(key)
+        if len(seen) == 1:
+            raise Unavailable("it comes in a moment")
 
     driver.step = step
-    driver.wake_later("by itself")
-    await driver.idle()
-    monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 3600.0)
-    driver.wake_later("hurried")
-    await asyncio.sleep(0)
-    assert seen == ["by itself"]
-    driver.hurry("hurried")
+    driver.wake("pausing")
+    async with asyncio.timeout(20):
+        while not seen:
+            await asyncio.sleep(0)
+    driver.hurry("pausing")
     driver.hurry("at rest")
     await asyncio.wait_for(driver.idle(), 20)
-    assert seen == ["by itself", "hurried"]
+    assert seen == ["pausing", "pausing"]

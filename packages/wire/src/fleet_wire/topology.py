@@ -107,6 +107,6 @@ CONSUMERS = {
         Consumer("context-planning", "PLANNING_EVENTS", "planning.>", HALF_MINUTE, 32),
         Consumer("context-decisions", "ORCHESTRATOR_EVENTS", "orchestration.deliberation.completed", HALF_MINUTE, 32),
         Consumer("context-failures", "ORCHESTRATOR_EVENTS", "orchestration.deliberation.failed", HALF_MINUTE, 8),
-        Consumer("context-completions", "ORCHESTRATOR_EVENTS", "orchestration.plan.completed", HALF_MINUTE, 8),
+        Consumer("context-completions", "ORCHESTRATOR_EVENTS", "orchestration.plan.completed", HALF_MINUTE, 32),
     )
 }

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 TTL = dt.timedelta(hours=1)
 SEAL_BYTES = hashlib.sha256().digest_size
 MOST_AT_ONCE = 64
-"""Reads in one round trip."""
+"""Reads, or stories, in one round trip."""
 LAYOUT = 6
 """Goes up with every change by which the same graph gives another answer: of what is held, and in `reading`, `blocks`, `packing`,
 the lenses, the fence or redaction."""
@@ -37,6 +37,7 @@ class ContextCache:
     def __init__(self, url: str) -> None:
         self._server = ValkeyServer(url)
         self._fields = Batches(self._read, MOST_AT_ONCE)
+        self._stale = Batches(self._forget, MOST_AT_ONCE)
 
     async def get(
         self, story: domain.StoryHead, request: domain.ContextRequest, tokenizer: str
@@ -69,8 +70,7 @@ class ContextCache:
 
     async def forget(self, story_id: str) -> None:
         """Drops all that is held of a story."""
-        key = _key(story_id)
-        await self._server.answer(key, lambda: self._server.client.unlink(key))
+        await self._stale.ask(story_id)
 
     async def check(self) -> bool:
         """Whether the server answers now; logs it where it does not."""
@@ -78,6 +78,11 @@ class ContextCache:
 
     async def close(self) -> None:
         await self._server.close()
+
+    async def _forget(self, story_ids: Sequence[str]) -> list[None]:
+        keys = [_key(story_id) for story_id in story_ids]
+        await self._server.answer(keys[0], lambda: self._server.client.unlink(*keys))
+        return [None] * len(keys)
 
     async def _read(self, places: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """What stands in these fields of these keys, in one round trip."""

@@ -14,10 +14,10 @@ EXPECTED: dict[str, tuple[type[handlers.Remembered], ...]] = {
 """By consumer, as named in `fleet_wire.topology.CONSUMERS`: the events it takes."""
 
 
-def handler(durable: str, record: handlers.Recorder, cache: ContextCache, publish: telling.Publish) -> Handler:
+def handler(durable: str, recorder: handlers.Recorder, cache: ContextCache, publish: telling.Publish) -> Handler:
     """What the consumer does with an event."""
 
     async def handle(event: events.Event) -> None:
-        await handlers.remember(handlers.remembered(event, *EXPECTED[durable]), record, cache, publish)
+        await handlers.remember(handlers.remembered(event, *EXPECTED[durable]), recorder, cache, publish)
 
     return handle

@@ -167,7 +167,7 @@ class Facts:
     place of superseded ones, `superseded` those with what stands there, `binding` names the required ones that are constraints,
     or overruled one; `affecting` are decisions of the scope's councils, newest first, `out_of_scope` the ids of other councils';
     `milestones` are newest first, then those that the scope hides, `summary` is the last that was written, if any. `task` is
-    None for the whole plan."""
+    None for the whole plan. `in_graph` is False where the plan has come and is not in the graph yet."""
 
     head: StoryHead
     story: Story
@@ -182,6 +182,7 @@ class Facts:
     constraints: tuple[Decision, ...] = ()
     milestones: tuple[Milestone, ...] = ()
     summary: Milestone | None = None
+    in_graph: bool = True
 
 
 class How(msgspec.Struct, frozen=True):

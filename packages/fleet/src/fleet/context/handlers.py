@@ -1,5 +1,6 @@
 """The use cases of the memory, their ports as arguments."""
 
+import dataclasses
 import functools
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,6 +10,7 @@ import structlog
 from fleet.batching import Batches
 from fleet.bolt import Graph, is_answer
 from fleet.context import domain, graph, packing, projection, reading
+from fleet.context.arrivals import Arrivals
 from fleet.context.cache import ContextCache
 from fleet.context.contextmessages import answer_of
 from fleet.context.telling import Publish, tell
@@ -20,7 +22,6 @@ from fleet_wire.gen.context.v1 import context_pb2
 
 log = structlog.get_logger(__name__)
 
-Recorder = Batches[projection.Arriving, graph.Recorded]
 Count = Callable[[Sequence[str]], Awaitable[Sequence[int]]]
 Remembered = (
     events.StoryCreated
@@ -32,12 +33,27 @@ Remembered = (
 )
 
 
-def recorder(memory: Graph) -> Recorder:
+@dataclasses.dataclass(frozen=True)
+class Recorder:
+    """Writes events to the memory. A plan is shown from the moment it comes."""
+
+    batches: Batches[projection.Arriving, graph.Recorded]
+    arrivals: Arrivals
+
+    async def record(self, arriving: projection.Arriving) -> graph.Recorded:
+        """Raises as `graph.record` does."""
+        with self.arrivals.held(arriving):
+            return await self.batches.ask(arriving)
+
+
+def recorder(memory: Graph, arrivals: Arrivals | None = None) -> Recorder:
     """Records events in the memory, those that come at once in one transaction, one of a story at a time."""
-    return Batches(functools.partial(graph.record, memory), graph.MOST_AT_ONCE, lambda one: one.turn, is_answer)
+    work = functools.partial(graph.record, memory)
+    batches = Batches(work, graph.MOST_AT_ONCE, lambda one: one.turn, is_answer, rest=graph.REST_SECONDS)
+    return Recorder(batches, arrivals or Arrivals())
 
 
-async def remember(event: Remembered, record: Recorder, cache: ContextCache, publish: Publish) -> None:
+async def remember(event: Remembered, recorder: Recorder, cache: ContextCache, publish: Publish) -> None:
     """Writes an event to the graph, makes what the cache held of its story stale, and publishes `context.updated`, which says so
     where a decision supersedes others, relies on superseded ones, or others do so by it: then for their stories too.
 
@@ -60,7 +76,7 @@ async def remember(event: Remembered, record: Recorder, cache: ContextCache, pub
         names["plan_id"] = event.plan_id
         changed.append(event.message_id())
     arriving = projection.arriving(event, event.story_id, born=uuid.uuid4().hex, now=clock.now())
-    recorded = await record.ask(arriving)
+    recorded = await recorder.record(arriving)
     if not recorded.same:
         log.warning("another content under a known id was kept out", event_id=event.message_id(), **names)
         return
@@ -86,12 +102,14 @@ async def get_context(
 ) -> tuple[context_pb2.GetContextResponse, bool]:
     """The answer, and whether the cache held it. Raises as `Reader.facts` and `packing.packed` say."""
     head = await reader.head(request.story_id)
-    held = await cache.get(head, request, tokenizer.name) if head else None
+    arriving = reader.arrivals.of(request.plan_id) is not None
+    held = await cache.get(head, request, tokenizer.name) if head and not arriving else None
     if held is not None:
         return held, True
     facts = await reader.facts(request, head)
     answer = answer_of(await counted(request, facts, tokenizer))
-    await cache.put(facts.head, request, answer)
+    if facts.in_graph:
+        await cache.put(facts.head, request, answer)
     return answer, False
 
 

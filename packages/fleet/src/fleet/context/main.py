@@ -8,6 +8,7 @@ import structlog
 
 from fleet.bolt import Graph, rows
 from fleet.context import consumers, handlers, reading, scopes, search
+from fleet.context.arrivals import Arrivals
 from fleet.context.cache import ContextCache
 from fleet.context.domain import Scopes
 from fleet.context.migrations import MIGRATIONS
@@ -56,7 +57,8 @@ async def serve(settings: ContextSettings, policy: Scopes, stop: asyncio.Event) 
     cache = ContextCache(settings.valkey_url.get_secret_value())
     tokenizer = Tokenizer(settings.vllm_url, settings.vllm_model)
     sessions = Sessions(settings.valkey_url.get_secret_value(), settings.session_seconds)
-    servicer = ContextService(readiness, graph, cache, tokenizer, policy, sessions)
+    arrivals = Arrivals()
+    servicer = ContextService(readiness, graph, reading.reader(graph, arrivals), cache, tokenizer, policy, sessions)
 
     def add(server: Any) -> None:
         context_pb2_grpc.add_ContextServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call, unused-ignore]
@@ -69,7 +71,7 @@ async def serve(settings: ContextSettings, policy: Scopes, stop: asyncio.Event) 
                 return True
             servicer.publish = bus.publish
             try:
-                return await service.supervise(_loops(readiness, graph, cache, tokenizer, bus, stop), stop)
+                return await service.supervise(_loops(readiness, graph, arrivals, cache, tokenizer, bus, stop), stop)
             finally:
                 await bus.close()
     finally:
@@ -82,19 +84,20 @@ async def serve(settings: ContextSettings, policy: Scopes, stop: asyncio.Event) 
 def _loops(
     readiness: rpc.Readiness,
     graph: Graph,
+    arrivals: Arrivals,
     cache: ContextCache,
     tokenizer: Tokenizer,
     bus: Bus,
     stop: asyncio.Event,
 ) -> dict[str, Coroutine[Any, Any, Any]]:
     prepared = asyncio.Event()
-    record = handlers.recorder(graph)
+    recorder = handlers.recorder(graph, arrivals)
 
     async def consume(durable: str) -> None:
         """Begins when the streams and the graph are there."""
         if await startup.streams_there(bus, STREAMS, readiness, stop):
             await service.or_stop(prepared.wait(), stop)
-        handler = consumers.handler(durable, record, cache, bus.publish)
+        handler = consumers.handler(durable, recorder, cache, bus.publish)
         await DurableConsumer(bus, topology.CONSUMERS[durable], handler, readiness.reporter(durable)).run(stop)
 
     async def check_graph() -> None:

@@ -12,8 +12,10 @@ import neo4j
 
 from fleet.batching import Batches
 from fleet.bolt import Graph, is_answer, rows
-from fleet.context import domain
-from fleet.context.projection import line
+from fleet.context import arrivals, domain
+from fleet.context.arrivals import Arrivals
+from fleet.context.blocks import told_in
+from fleet.context.projection import Arriving, line
 from fleet.context.related import Related, related
 from fleet_wire import events
 from fleet_wire.errors import FleetError, Invalid, NotFound, Unavailable
@@ -91,6 +93,8 @@ RETURN DISTINCT id"""
 HEADS_AT_ONCE, FACTS_AT_ONCE = 64, 8
 """In one query. What becomes of facts takes much longer than to have read them: so few come at once that others are not kept
 waiting by it."""
+REST_SECONDS = 0.002
+"""Between two queries, for each request of the first where there were several."""
 MOST_AFFECTING = 64
 """Decisions that affect a story without the task depending on them, of the councils in scope and of the others: the newest."""
 MILESTONES = 5
@@ -141,6 +145,7 @@ class Reader:
 
     heads: Batches[str, domain.StoryHead | None]
     facts_now: Batches[tuple[domain.ContextRequest, domain.StoryHead], domain.Facts]
+    arrivals: Arrivals
 
     async def head(self, story_id: str) -> domain.StoryHead | None:
         """The story's version; None for a story that no event has named yet."""
@@ -148,6 +153,7 @@ class Reader:
 
     async def facts(self, request: domain.ContextRequest, head: domain.StoryHead | None = None) -> domain.Facts:
         """What the graph holds for a request, all of one version of the story; `head` is it, where it was read for this request.
+        A plan that is being written to it is taken from its event.
 
         Raises Unavailable until the plan and the required decisions are there, or while the story is written without a pause;
         NotFound for a task that the plan does not have; Invalid for a plan or decision of another story.
@@ -155,7 +161,7 @@ class Reader:
         head = head or await self.head(request.story_id)
         for _ in range(READINGS):
             if head is None:
-                raise Unavailable(f"plan {request.plan_id} is not in the graph yet")
+                return self._arrived(request)
             found = await self.facts_now.ask((request, head))
             # What was written while the parts were read shows in the version afterwards.
             head = await self.head(request.story_id)
@@ -163,12 +169,26 @@ class Reader:
                 return found
         raise Unavailable(f"story {request.story_id} is being written: try again")
 
+    def _arrived(self, request: domain.ContextRequest) -> domain.Facts:
+        """All that there is of a story that the graph does not know."""
+        arriving = self.arrivals.of(request.plan_id)
+        if arriving is None:
+            raise Unavailable(f"plan {request.plan_id} is not in the graph yet")
+        facts = _checked(
+            request, domain.StoryHead(request.story_id, "", 0), _NOTHING, {}, frozenset(), [], ([], []), arriving
+        )
+        if isinstance(facts, FleetError):
+            raise facts
+        return facts
 
-def reader(graph: Graph) -> Reader:
-    """Reads from this graph."""
+
+def reader(graph: Graph, arriving: Arrivals | None = None) -> Reader:
+    """Reads from this graph, and of plans that are being written to it."""
+    arriving = arriving or Arrivals()
     return Reader(
-        Batches(functools.partial(_heads, graph), HEADS_AT_ONCE, tells=is_answer),
-        Batches(functools.partial(_facts, graph), FACTS_AT_ONCE, tells=is_answer),
+        Batches(functools.partial(_heads, graph), HEADS_AT_ONCE, tells=is_answer, rest=REST_SECONDS),
+        Batches(functools.partial(_facts, graph, arriving), FACTS_AT_ONCE, tells=is_answer, rest=REST_SECONDS),
+        arriving,
     )
 
 
@@ -176,7 +196,7 @@ async def prepare(graph: Graph) -> None:
     """Has the database plan what contexts are read with, by asking for one of nothing: on a Neo4j that has just started that may
     take longer than a request does. Raises Unavailable."""
     nothing = domain.ContextRequest("", "", "", "", "", 0, domain.Scope(kinds=("milestone",)), required=("",))
-    await _facts(graph, [(nothing, domain.StoryHead("", "", 0))])
+    await _facts(graph, Arrivals(), [(nothing, domain.StoryHead("", "", 0))])
 
 
 async def explain(graph: Graph, decision_id: str) -> Explanation:
@@ -190,7 +210,7 @@ async def _heads(graph: Graph, story_ids: Sequence[str]) -> list[domain.StoryHea
 
 
 async def _facts(
-    graph: Graph, asked: Sequence[tuple[domain.ContextRequest, domain.StoryHead]]
+    graph: Graph, arriving: Arrivals, asked: Sequence[tuple[domain.ContextRequest, domain.StoryHead]]
 ) -> list[domain.Facts | FleetError]:
     """Where a story is written meanwhile, parts may be of two versions: then its version afterwards is not the head's."""
     requests = [
@@ -233,6 +253,7 @@ async def _facts(
             binding,
             parts["task"].get(request.plan_id, []),
             parts["timeline"].get(looks[request.story_id, request.scope], [([], [])])[0],
+            arriving.of(request.plan_id),
         )
         for number, (request, head) in enumerate(asked)
     ]
@@ -263,6 +284,9 @@ class _Found:
     constraints: tuple[domain.Decision, ...]
     affecting: tuple[domain.Decision, ...]
     out_of_scope: tuple[str, ...]
+
+
+_NOTHING = _Found({}, {}, {}, (), (), (), ())
 
 
 def _found(
@@ -310,7 +334,12 @@ def _checked(
     binding: frozenset[str],
     tasks: Sequence[Sequence[Any]],
     timeline: Sequence[Any],
+    arriving: Arriving | None,
 ) -> domain.Facts | FleetError:
+    """`arriving` is the plan's event where it is being written; what the graph says of the plan goes before it."""
+    in_graph = arriving is None or found is None or found.plan.get("plan_version") is not None
+    if arriving is not None and found is not None and not in_graph:
+        found, tasks, timeline = _with_arrived(request, found, timeline, arriving)
     if found is None or found.plan.get("plan_version") is None:
         return Unavailable(f"plan {request.plan_id} is not in the graph yet")
     if found.plan["story_id"] != request.story_id:
@@ -348,7 +377,32 @@ def _checked(
         constraints=found.constraints,
         milestones=tuple(map(milestone_of, milestones)),
         summary=next(map(milestone_of, summaries), None),
+        in_graph=in_graph,
     )
+
+
+def _with_arrived(
+    request: domain.ContextRequest, found: _Found, timeline: Sequence[Any], arriving: Arriving
+) -> tuple[_Found, list[Any], Sequence[Any]]:
+    """What the graph will have of the story, the plan with its tasks, and the timeline, once it is written."""
+    plan = arrivals.plan(arriving)
+    needs: dict[str, list[str]] = {}
+    for edge in plan["edges"]:
+        needs.setdefault(edge["task"], []).append(edge["other"].partition("/")[2])
+    values = {task["key"]: task["values"] for task in plan["tasks"]}
+    tasks = [
+        [task["place"], task["task_id"], task["title"], task["role"], needs.get(key, []), 0]
+        for key, task in values.items()
+    ]
+    entries = [arrivals.entry(arriving), *timeline[0]]
+    entries.sort(key=itemgetter("event_id"))
+    entries.sort(key=itemgetter("at"), reverse=True)
+    seen = [entry for entry in entries if told_in(request.scope, milestone_of(entry))]
+    hidden = [entry for entry in entries if entry not in seen]
+    of_plan = {"plan_id": plan["plan_id"], "story_id": plan["story_id"], **plan["values"]}
+    task = values.get(domain.task_key(request.plan_id, request.task_id), {})
+    told = dataclasses.replace(found, story=arrivals.story(arriving, found.story), plan=of_plan, task=task)
+    return told, tasks, (seen[:MILESTONES] + hidden[:MILESTONES], timeline[1])
 
 
 async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Explanation:

@@ -40,6 +40,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         self,
         readiness: Readiness,
         memory: Graph,
+        reader: reading.Reader,
         cache: ContextCache,
         tokenizer: Tokenizer,
         scopes: domain.Scopes,
@@ -47,7 +48,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
     ) -> None:
         self._readiness = readiness
         self._memory = memory
-        self._reader = reading.reader(memory)
+        self._reader = reader
         self._cache = cache
         self._tokenizer = tokenizer
         self._scopes = scopes

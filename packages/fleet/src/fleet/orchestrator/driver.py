@@ -40,14 +40,6 @@ class Driver:
         elif key not in self._running:
             self._running[key] = asyncio.create_task(self._drive(key))
 
-    def wake_later(self, key: str) -> None:
-        """Has the key worked on when something hurries it, after the first delay at the latest: for what needs a moment more."""
-        if key in self._running:
-            self._woken.add(key)
-            return
-        self._pauses[key] = asyncio.Event()
-        self._running[key] = asyncio.create_task(self._drive(key, FIRST_DELAY_SECONDS))
-
     def hurry(self, key: str) -> None:
         """Wakes a key that is waited for or worked on; what rests is left alone."""
         if key in self._running:
@@ -66,11 +58,9 @@ class Driver:
         while self._running:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _drive(self, key: str, pause: float = 0) -> None:
+    async def _drive(self, key: str) -> None:
         tries = 0
         try:
-            if pause:
-                await self._pause(key, 0, pause)
             while key in self._woken:
                 self._woken.discard(key)
                 tries = 0 if await self._try(key, tries + 1) else tries + 1

@@ -18,16 +18,12 @@ from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
 from fleet.orchestrator.starting import bench_of, new_deliberation
 from fleet.orchestrator.store import Store
-from fleet.recent import Recent
 from fleet_wire import ids
 from fleet_wire.bus import Bus
 from fleet_wire.errors import Unavailable
 from fleet_wire.events import Budget, FailedTask, PlanApproved, PlanCompleted
 
 log = structlog.get_logger(__name__)
-
-KEPT = 4096
-"""Plans of which a replica remembers that the graph holds them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +40,6 @@ class Plans:
     deliberation_driver: Driver
     clock: Clock
     timeout: dt.timedelta
-    _in_graph: Recent[bool] = dataclasses.field(default_factory=lambda: Recent(KEPT))
 
     async def open(self, event: PlanApproved, decided: Mapping[str, int] | None = None) -> bool:
         """Saves the record of an approved plan, and has it driven; False where there is one, or was. `decided` are tasks, each
@@ -98,7 +93,6 @@ class Plans:
 
     def arrived(self, plan_id: str) -> None:
         """The graph holds the plan: what waits for that need wait no longer."""
-        self._in_graph.put(plan_id, True)
         plan = self.records.remembered(plan_id)
         if plan is not None:
             for task in plan.tasks:
@@ -211,10 +205,7 @@ class Plans:
     async def _start(self, plan: Plan, task: TaskProgress) -> PlanEvent:
         """Saves the deliberation; again, it does no harm, and finds the one that is there: also where that has ended."""
         state = await self._create(plan, task)
-        if task.task.depends_on or self._in_graph.get(plan.plan_id):
-            self.deliberation_driver.wake(state.deliberation_id)
-        else:  # the graph has the plan in a moment, and the prompt needs it
-            self.deliberation_driver.wake_later(state.deliberation_id)
+        self.deliberation_driver.wake(state.deliberation_id)
         if state.status in ENDED:
             return ended(state)
         return rules.TaskStarted(task.task.task_id, task.number)
