@@ -157,7 +157,7 @@ async def test_a_key_that_pauses_is_hurried_and_one_at_rest_is_left_alone(monkey
     driver.step = step
     driver.wake("pausing")
     async with asyncio.timeout(20):
-        while not seen:
+        while not seen:  # noqa: ASYNC110
             await asyncio.sleep(0)
     driver.hurry("pausing")
     driver.hurry("at rest")
