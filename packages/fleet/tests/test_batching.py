@@ -41,23 +41,6 @@ async def test_the_first_goes_alone_and_at_once_and_who_comes_meanwhile_goes_tog
     assert await batches.ask(9) == 18
 
 
-async def test_after_several_it_rests_so_that_more_go_together_and_after_one_it_does_not() -> None:
-    server = Server()
-    server.may.set()
-    batches = Batches(server.work, most=10, rest=0.05)
-    await asyncio.gather(*(batches.ask(number) for number in (1, 2)))
-    asking = asyncio.create_task(batches.ask(3))
-    await asyncio.sleep(0.01)
-    more = asyncio.create_task(batches.ask(4))
-    assert await asyncio.gather(asking, more) == [6, 8]
-    assert server.batches == [[1, 2], [3, 4]]
-    await asyncio.sleep(0.15)
-    assert await batches.ask(5) == 10
-    asking = asyncio.create_task(batches.ask(6))
-    await begun(server, 4)  # at once: the one before was alone
-    assert await asking == 12
-
-
 async def test_two_with_the_same_key_never_go_together_and_keep_their_order() -> None:
     server = Server()
     server.may.set()

@@ -1,6 +1,6 @@
 """One call for many that come at once: what is asked for while a call is under way goes into the next one together.
 
-Nothing waits for company that has none to expect: a request that finds nobody working is worked on at once, alone.
+Nothing waits for company: a request that finds nobody working is worked on at once, alone.
 """
 
 import asyncio
@@ -12,9 +12,6 @@ from fleet_wire.errors import FleetError, Unavailable
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-LONGEST_REST = 0.2
-"""Seconds between two batches."""
-
 Work = Callable[[Sequence[Q]], Awaitable[Sequence[A | FleetError]]]
 
 
@@ -24,9 +21,6 @@ class Batches(Generic[Q, A]):
     No two requests of one batch have the same `key`. Where `work` raises, and `tells` that the error says something of a request
     (by default: any but Unavailable), the requests are tried one by one, so that a bad one fails alone. Where it takes longer
     than `seconds`, which may be a connection that has gone silent, all get Unavailable, and the next batch is worked on.
-
-    After a batch of several it rests for `rest` seconds for each of them, up to LONGEST_REST: the more comes, the more goes
-    together, and the less a request costs.
     """
 
     def __init__(
@@ -36,14 +30,12 @@ class Batches(Generic[Q, A]):
         key: Callable[[Q], Hashable] = id,
         tells: Callable[[Exception], bool] = lambda error: not isinstance(error, Unavailable),
         seconds: float = 15,
-        rest: float = 0,
     ) -> None:
         self._work = work
         self._most = most
         self._key = key
         self._tells = tells
         self._seconds = seconds
-        self._rest = rest
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._working: asyncio.Task[None] | None = None
 
@@ -60,8 +52,6 @@ class Batches(Generic[Q, A]):
         try:
             while batch := self._next():
                 await self._answer(batch)
-                if self._rest and len(batch) > 1:
-                    await asyncio.sleep(min(len(batch) * self._rest, LONGEST_REST))
         finally:
             self._working = None
             for _, answer in (*batch, *self._waiting):

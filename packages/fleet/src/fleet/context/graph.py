@@ -115,9 +115,6 @@ FOREACH (entry IN e.dissents |
   CREATE (p)-[:DISSENTS {content: entry.content, argument: entry.argument}]->(c))"""
 MOST_AT_ONCE = 64
 """Events in one transaction."""
-REST_SECONDS = 0.01
-"""Between two transactions, for each event of the first where there were several: an event costs half as much among thirty as
-among five, and nobody waits for it but tasks that depend on it."""
 
 
 @dataclasses.dataclass(frozen=True)

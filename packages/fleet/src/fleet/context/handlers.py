@@ -49,8 +49,7 @@ class Recorder:
 def recorder(memory: Graph, arrivals: Arrivals | None = None) -> Recorder:
     """Records events in the memory, those that come at once in one transaction, one of a story at a time."""
     work = functools.partial(graph.record, memory)
-    batches = Batches(work, graph.MOST_AT_ONCE, lambda one: one.turn, is_answer, rest=graph.REST_SECONDS)
-    return Recorder(batches, arrivals or Arrivals())
+    return Recorder(Batches(work, graph.MOST_AT_ONCE, lambda one: one.turn, is_answer), arrivals or Arrivals())
 
 
 async def remember(event: Remembered, recorder: Recorder, cache: ContextCache, publish: Publish) -> None:

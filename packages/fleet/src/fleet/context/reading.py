@@ -93,8 +93,6 @@ RETURN DISTINCT id"""
 HEADS_AT_ONCE, FACTS_AT_ONCE = 64, 8
 """In one query. What becomes of facts takes much longer than to have read them: so few come at once that others are not kept
 waiting by it."""
-REST_SECONDS = 0.002
-"""Between two queries, for each request of the first where there were several."""
 MOST_AFFECTING = 64
 """Decisions that affect a story without the task depending on them, of the councils in scope and of the others: the newest."""
 MILESTONES = 5
@@ -186,8 +184,8 @@ def reader(graph: Graph, arriving: Arrivals | None = None) -> Reader:
     """Reads from this graph, and of plans that are being written to it."""
     arriving = arriving or Arrivals()
     return Reader(
-        Batches(functools.partial(_heads, graph), HEADS_AT_ONCE, tells=is_answer, rest=REST_SECONDS),
-        Batches(functools.partial(_facts, graph, arriving), FACTS_AT_ONCE, tells=is_answer, rest=REST_SECONDS),
+        Batches(functools.partial(_heads, graph), HEADS_AT_ONCE, tells=is_answer),
+        Batches(functools.partial(_facts, graph, arriving), FACTS_AT_ONCE, tells=is_answer),
         arriving,
     )
 
