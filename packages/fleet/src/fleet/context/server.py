@@ -49,6 +49,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         self._readiness = readiness
         self._memory = memory
         self._reader = reader
+        self._recorded = reading.reader(memory)  # of what is in the graph, and of nothing else
         self._cache = cache
         self._tokenizer = tokenizer
         self._scopes = scopes
@@ -172,7 +173,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         )
         self._readiness.require()
         found = await rehydrating.rehydrate(
-            session, wanted, self._memory, self._reader, self._tokenizer, self._sessions, clock.now()
+            session, wanted, self._memory, self._recorded, self._tokenizer, self._sessions, clock.now()
         )
         return context_pb2.RehydrateSessionResponse(
             blocks=map(contextmessages.block_message, found.context.blocks),

@@ -72,8 +72,9 @@ class ContextServiceServicer(object):
     """
 
     def GetContext(self, request, context):
-        """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until the plan and
-        every decision in required_decision_ids are in the graph; NOT_FOUND for a task that its plan does not have.
+        """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until every
+        decision in required_decision_ids is in the graph, and the plan in it or on its way there: what is being written is shown
+        as it will stand. NOT_FOUND for a task that its plan does not have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,8 +34,9 @@ class ContextServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ContextServiceAsyncStub: ...
     GetContext: _grpc.UnaryUnaryMultiCallable[_context_pb2.GetContextRequest, _context_pb2.GetContextResponse]
-    """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until the plan and
-    every decision in required_decision_ids are in the graph; NOT_FOUND for a task that its plan does not have.
+    """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until every
+    decision in required_decision_ids is in the graph, and the plan in it or on its way there: what is being written is shown
+    as it will stand. NOT_FOUND for a task that its plan does not have.
     """
     ValidateScope: _grpc.UnaryUnaryMultiCallable[_context_pb2.ValidateScopeRequest, _context_pb2.ValidateScopeResponse]
     """Whether a role may see blocks of these kinds in a phase, by the policy that GetContext answers by. INVALID_ARGUMENT for a
@@ -63,8 +64,9 @@ class ContextServiceAsyncStub(ContextServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetContext: _aio.UnaryUnaryMultiCallable[_context_pb2.GetContextRequest, _context_pb2.GetContextResponse]  # type: ignore[assignment]
-    """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until the plan and
-    every decision in required_decision_ids are in the graph; NOT_FOUND for a task that its plan does not have.
+    """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until every
+    decision in required_decision_ids is in the graph, and the plan in it or on its way there: what is being written is shown
+    as it will stand. NOT_FOUND for a task that its plan does not have.
     """
     ValidateScope: _aio.UnaryUnaryMultiCallable[_context_pb2.ValidateScopeRequest, _context_pb2.ValidateScopeResponse]  # type: ignore[assignment]
     """Whether a role may see blocks of these kinds in a phase, by the policy that GetContext answers by. INVALID_ARGUMENT for a
@@ -95,8 +97,9 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_pb2.GetContextRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_pb2.GetContextResponse, _abc.Awaitable[_context_pb2.GetContextResponse]]:
-        """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until the plan and
-        every decision in required_decision_ids are in the graph; NOT_FOUND for a task that its plan does not have.
+        """What an agent of this role may see of a story for one task, within a budget of tokens. UNAVAILABLE until every
+        decision in required_decision_ids is in the graph, and the plan in it or on its way there: what is being written is shown
+        as it will stand. NOT_FOUND for a task that its plan does not have.
         """
 
     @_abc_1.abstractmethod
