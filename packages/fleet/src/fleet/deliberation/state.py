@@ -50,6 +50,7 @@ class Deliberation(Struct, frozen=True, kw_only=True):
     its jobs to be done by `until`. `replay_of` names a deliberation whose answers to the same questions are taken over.
     `response_schema` is the form that every proposal must have, as JSON Schema; empty for free text. `max_tokens` is what
     an agent may write at a time, 0 for the service's setting.
+    `scheduled` says that the deadline is a scheduled message, or so far away that a sweep makes it one in time.
     `closed_at` is the moment the counted set was frozen, `closed_by` why: the failure it is where that set misses the quorum.
     """
 

@@ -37,6 +37,7 @@ from fleet.orchestrator.peers import Executor
 from fleet.orchestrator.preparing import Preparing
 from fleet.orchestrator.replay import Replays
 from fleet.orchestrator.results import Results
+from fleet.orchestrator.starting import Times
 from fleet.orchestrator.store import Outcome, Store, outcome_key
 from fleet_wire import topology
 from fleet_wire.bus import Bus
@@ -70,6 +71,7 @@ class Deliberations:
     preparing: Preparing
     replays: Replays
     clock: Clock
+    times: Times
     report: Callable[[Deliberation], Awaitable[None]]
 
     async def drive(self, deliberation_id: str) -> None:
@@ -132,7 +134,8 @@ class Deliberations:
         """Takes back the timer of a retired deliberation and gives its results their time to live; the outcome has had its own
         from the start. The marker goes last: by it a sweep finds what a crash left. None of it is waited for: should the server
         not get it, a timer comes that is passed over, results stay as long as a stub, or a sweep finds the marker."""
-        await self.bus.unschedule(state.deliberation_id)
+        if self.times.near(state.deadline, state.closed_at or self.clock()):
+            await self.bus.unschedule(state.deliberation_id)
         for job in state.jobs:
             await self.results.expire(job.job_id)
         self.results.forget(state)
@@ -162,8 +165,12 @@ class Deliberations:
         }
 
     async def _schedule(self, state: Deliberation) -> Confirmed:
-        await self.bus.schedule(DeadlineReached(deliberation_id=state.deliberation_id), state.deadline)
+        await self.set_timer(state)
         return (Scheduled(),)
+
+    async def set_timer(self, state: Deliberation) -> None:
+        """Has the server tell of the deadline; again, it replaces the timer that there is."""
+        await self.bus.schedule(DeadlineReached(deliberation_id=state.deliberation_id), state.deadline)
 
     async def _prepare(self, state: Deliberation) -> Confirmed:
         """Freezes the prompt, and opens the first phase with it: one write for both."""

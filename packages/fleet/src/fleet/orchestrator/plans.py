@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import datetime as dt
 from collections.abc import Mapping
 
 import msgspec
@@ -16,7 +15,7 @@ from fleet.deliberation.state import ENDED, Deliberation, spent
 from fleet.orchestrator.clocks import Clock
 from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
-from fleet.orchestrator.starting import bench_of, new_deliberation
+from fleet.orchestrator.starting import Times, bench_of, new_deliberation
 from fleet.orchestrator.store import Store
 from fleet.recent import Recent
 from fleet_wire import ids
@@ -32,7 +31,7 @@ KEPT = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Plans:
-    """The ports that a plan is driven with. `timeout` is a deliberation's, from its start."""
+    """The ports that a plan is driven with."""
 
     store: Store
     bus: Bus
@@ -43,7 +42,7 @@ class Plans:
     driver: Driver
     deliberation_driver: Driver
     clock: Clock
-    timeout: dt.timedelta
+    times: Times
     _in_graph: Recent[bool] = dataclasses.field(default_factory=lambda: Recent(KEPT))
 
     async def open(self, event: PlanApproved, decided: Mapping[str, int] | None = None) -> bool:
@@ -235,7 +234,7 @@ class Plans:
             task.task,
             await bench_of(self.store, task.task),
             now=self.clock(),
-            timeout=self.timeout,
+            times=self.times,
             budget=task.reserved,
             plan_id=plan.plan_id,
             story_id=plan.story_id,

@@ -1,6 +1,7 @@
 """A deliberation at its start: whose seats, by which protocol and numbers, within what."""
 
 import asyncio
+import dataclasses
 import datetime as dt
 
 import msgspec
@@ -14,6 +15,19 @@ from fleet_wire.events import Budget, FailureReason, PlanTask, StoryPhase
 
 TESTERS = "QA"
 """The role whose council writes tests."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """`timeout` is a deliberation's, from its start. The server gets to know its deadline when that is no more than `ahead` away,
+    at the start or by a sweep: most have ended by then."""
+
+    timeout: dt.timedelta
+    ahead: dt.timedelta
+
+    def near(self, deadline: dt.datetime, at: dt.datetime) -> bool:
+        """Whether at this moment the server knows the deadline, or is to know it."""
+        return deadline - at <= self.ahead
 
 
 class Bench(msgspec.Struct, frozen=True):
@@ -48,7 +62,7 @@ def new_deliberation(
     bench: Bench,
     *,
     now: dt.datetime,
-    timeout: dt.timedelta,
+    times: Times,
     budget: Budget,
     plan_id: str = "",
     story_id: str = "",
@@ -63,7 +77,8 @@ def new_deliberation(
     """A deliberation at its start. Without a council, or with an unknown protocol or number, it is one that has only to fail."""
     council = bench.council
     protocol, numbers = asked_for(task, council)
-    seconds = min(timeout.total_seconds(), budget.seconds or timeout.total_seconds())
+    timeout = times.timeout.total_seconds()
+    deadline = now + dt.timedelta(seconds=min(timeout, budget.seconds or timeout))
     state = Deliberation(
         deliberation_id=deliberation_id,
         plan_id=plan_id,
@@ -78,7 +93,8 @@ def new_deliberation(
         testers=bench.testers.agents if bench.testers else (),
         quorum=council.needed() if council else 1,
         created_at=now,
-        deadline=now + dt.timedelta(seconds=seconds),
+        deadline=deadline,
+        scheduled=not times.near(deadline, now),
         based_on=based_on,
         request_hash=request_hash,
         replay_of=replay_of,

@@ -83,9 +83,13 @@ class Sweep:
     async def _look_after(self, state: Deliberation, executor_away: bool) -> None:
         if due(state):
             self.handlers.deliberation_driver.wake(state.deliberation_id)
-        if state.status in ("preparing", "running") and state.deadline <= self.clock():
+        now = self.clock()
+        if state.status in ("preparing", "running") and state.deadline <= now:
             await self.handlers.close_at_deadline(state)
-        elif state.status == "running" and not executor_away:
+            return
+        if state.status in ("preparing", "running") and self.handlers.deliberations.times.near(state.deadline, now):
+            await self.handlers.deliberations.set_timer(state)
+        if state.status == "running" and not executor_away:
             await self.handlers.take_results(state)
 
     async def _plans(self) -> None:
