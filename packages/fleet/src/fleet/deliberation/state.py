@@ -184,7 +184,7 @@ class OutcomePublished(Struct, frozen=True):
 
 
 class Reported(Struct, frozen=True):
-    """The plan knows the outcome."""
+    """The plan knows the outcome. That need not stand in the record: the plan's says so."""
 
 
 class Retired(Struct, frozen=True):
@@ -280,9 +280,12 @@ def due(state: Deliberation) -> tuple[Command, ...]:
     stop: tuple[Command, ...] = () if state.stopped or not waiting(state) else ("stop",)
     if state.status == "deciding":
         return (*stop, "decide")
-    if not state.reported and state.plan_id:
-        return (*stop, "report")
-    return stop or (() if state.retired else ("retire",))
+    told = state.reported or not state.plan_id
+    if stop:
+        return stop if told else (*stop, "report")
+    if not state.retired:
+        return ("retire",)
+    return () if told else ("report",)
 
 
 def waiting(state: Deliberation) -> tuple[Job, ...]:

@@ -118,7 +118,9 @@ class Deliberations:
             confirmed = tuple(event for one in found if not isinstance(one, BaseException) for event in one)
             failed = next((one for one in found if isinstance(one, BaseException)), None)
             moved: Deliberation | None = state
-            if confirmed and failed is None and all(isinstance(event, REPEATABLE) for event in confirmed):
+            if failed is None and confirmed == (Reported(),) and state.retired:
+                moved = self.records.note(deliberation_id, confirmed)
+            elif confirmed and failed is None and all(isinstance(event, REPEATABLE) for event in confirmed):
                 moved = await self.records.later(deliberation_id, confirmed)
             elif confirmed:
                 moved = await self.fold(deliberation_id, confirmed)
@@ -126,21 +128,23 @@ class Deliberations:
                 raise failed
             if moved == state:
                 raise Unavailable(f"{' and '.join(commands)} of {deliberation_id} did not bring it on")
+            if moved is not None and moved.retired and not state.retired and not due(moved):
+                await self.tidy(moved)
             state = moved
-            if state is not None and state.retired:
-                await self.tidy(state)
 
     async def tidy(self, state: Deliberation) -> None:
         """Takes back the timer of a retired deliberation and gives its results their time to live; the outcome has had its own
-        from the start. The marker goes last: by it a sweep finds what a crash left. None of it is waited for: should the server
-        not get it, a timer comes that is passed over, results stay as long as a stub, or a sweep finds the marker."""
+        from the start. By its marker, which goes last, or by its plan, which is told after that, a sweep finds what a crash left.
+        None of it is waited for: should the server not get it, a timer comes that is passed over, results stay as long as a
+        stub, or a sweep finds the marker."""
         if self.times.near(state.deadline, state.closed_at or self.clock()):
             await self.bus.unschedule(state.deliberation_id)
         for job in state.jobs:
             await self.results.expire(job.job_id)
         self.results.forget(state)
         self.preparing.forget(state.deliberation_id)
-        await self.live.unmark(state.deliberation_id)
+        if state.reported or not state.plan_id:  # else its plan's marker is its own
+            await self.live.unmark(state.deliberation_id)
 
     async def _carry_out(self, command: Command, state: Deliberation) -> Confirmed:
         try:
@@ -237,7 +241,7 @@ class Deliberations:
                 "deliberation.failed", deliberation_id=state.deliberation_id, reason=event.reason, detail=event.detail
             )
             published = OutcomePublished("", event.reason)
-        return (published, *(await self._onward(advance(state, published))))
+        return (published, Retired()) if due(advance(state, published)) == ("retire",) else (published,)
 
     async def _counted_results(self, state: Deliberation) -> dict[str, AgentResult]:
         """The results of all jobs that ended in time. A deliberation that only fails does not wait for lost ones."""
@@ -248,22 +252,12 @@ class Deliberations:
                 raise
             return {}
 
-    async def _onward(self, state: Deliberation) -> Confirmed:
-        """What is left to do once the outcome is published, for the same write. What fails of it stays due."""
-        try:
-            match due(state):
-                case ("report",):
-                    return await self._report(state)
-                case ("retire",):
-                    return await self._retire(state)
-        except (Unavailable, Conflict) as error:
-            log.info("outcome told later", deliberation_id=state.deliberation_id, reason=str(error))
-        return ()
-
     async def _report(self, state: Deliberation) -> Confirmed:
-        """Tells the plan."""
+        """Tells the plan. After that nobody may look for this deliberation any more, so that it is tidied up before."""
+        if state.retired:
+            await self.tidy(state)
         await self.report(state)
-        return (Reported(), *(await self._onward(advance(state, Reported()))))
+        return (Reported(),)
 
     async def _retire(self, state: Deliberation) -> Confirmed:
         """Nothing is to be done any more but to tidy up, once that is saved."""

@@ -165,7 +165,11 @@ class Plans:
 
     async def report(self, state: Deliberation) -> None:
         """Tells the plan how one of its deliberations ended, and what it used; where that was the last, the same write completes
-        it. Raises Unavailable while the plan has no record: the sweep takes it from planning again."""
+        it. Raises Unavailable while the plan has no record: the sweep takes it from planning again.
+
+        The plan's marker may go after that: a deliberation with which something is left to be done gets one of its own."""
+        if not state.retired:
+            await self.live.mark(state.deliberation_id, self.clock())
         if await self.records.fold(state.plan_id, (ended(state),), self._closed_at_once) is None:
             raise Unavailable(f"plan {state.plan_id} has no record")
         self.driver.wake(state.plan_id)
@@ -179,9 +183,16 @@ class Plans:
         state = await self.deliberations.read(deliberation_id)
         if state is None:
             await self.fold(plan.plan_id, await self._start(plan, task))
-        elif state.status in ENDED:
+        elif state.reported:
             await self.report(state)
+        else:
+            self._have_told(state)
         self.deliberation_driver.wake(deliberation_id)
+
+    def _have_told(self, state: Deliberation) -> None:
+        """Has a deliberation that has ended tell this plan, though it may have told one that was lost since."""
+        if state.status in ENDED:
+            self.deliberations.forget(state.deliberation_id)
 
     async def _carry_out(self, plan: Plan, commands: tuple[Start | Cancel | Close, ...]) -> Plan | None:
         found = await asyncio.gather(*(self._do(plan, command) for command in commands), return_exceptions=True)
@@ -210,11 +221,12 @@ class Plans:
     async def _start(self, plan: Plan, task: TaskProgress) -> PlanEvent:
         """Saves the deliberation; again, it does no harm, and finds the one that is there: also where that has ended."""
         state = await self._create(plan, task)
+        self._have_told(state)
         if task.task.depends_on or self._in_graph.get(plan.plan_id):
             self.deliberation_driver.wake(state.deliberation_id)
         else:  # the graph has the plan in a moment, and the prompt needs it
             self.deliberation_driver.wake_later(state.deliberation_id)
-        if state.status in ENDED:
+        if state.reported:
             return ended(state)
         return rules.TaskStarted(task.task.task_id, task.number)
 
@@ -229,6 +241,7 @@ class Plans:
         return rules.CancelSent(task.task.task_id, task.number)
 
     async def _create(self, plan: Plan, task: TaskProgress) -> Deliberation:
+        """Saves the record of a task that runs: the plan's marker is that of its deliberations too."""
         state = new_deliberation(
             rules.deliberation_of(plan, task),
             task.task,
@@ -242,7 +255,7 @@ class Plans:
             number=task.number,
             based_on=rules.decisions_below(plan, task),
         )
-        return (await self.live.create(self.deliberations, state.deliberation_id, state, state.created_at))[0]
+        return (await self.deliberations.create(state.deliberation_id, state))[0]
 
 
 def ended(state: Deliberation) -> rules.TaskEnded:
