@@ -7,6 +7,7 @@ import nats.js.errors
 import pytest
 from conftest import Connect, NatsServer, eventually, free_port
 from nats.aio.msg import Msg
+from opentelemetry import trace
 
 from fleet_wire import events, tracing
 from fleet_wire.bus import WRONG_LAST_SEQUENCE, Bus, connect
@@ -78,6 +79,18 @@ async def test_an_event_belongs_to_the_trace_it_is_published_in(bus: Bus) -> Non
         assert bus.headers(STORY)["traceparent"] == TRACE
         assert tracing.trace_id() == TRACE[3:35]
     assert tracing.trace_id() == ""
+
+
+async def test_a_trace_is_continued_with_its_state_and_none_from_what_names_none(bus: Bus) -> None:
+    with tracing.continued({"traceparent": TRACE, "tracestate": "vendor=1"}):
+        assert tracing.trace_id() == TRACE[3:35]
+        assert trace.get_current_span().get_span_context().trace_state.get("vendor") == "1"
+        for headers in (None, {}, {"traceparent": "00-0-0-01"}, {"ce-id": "x"}):
+            with tracing.continued(headers):
+                assert tracing.trace_id() == ""
+        with tracing.continued({"traceparent": TRACE}):
+            assert not trace.get_current_span().get_span_context().trace_state
+            assert bus.headers(STORY)["traceparent"] == TRACE
 
 
 async def test_outside_a_trace_a_repeated_event_starts_the_same_one(bus: Bus) -> None:
