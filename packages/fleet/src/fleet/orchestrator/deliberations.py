@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from fleet.deliberation.outcome import decides, outcome
+from fleet.deliberation.prompt import Prompt
 from fleet.deliberation.requests import requests
 from fleet.deliberation.state import (
     Announced,
@@ -32,6 +33,7 @@ from fleet.deliberation.state import (
 )
 from fleet.deliberation.turn import turn
 from fleet.orchestrator.clocks import Clock
+from fleet.orchestrator.driver import at_once
 from fleet.orchestrator.live import DeliberationRecords, Markers
 from fleet.orchestrator.peers import Executor
 from fleet.orchestrator.preparing import Preparing
@@ -112,9 +114,7 @@ class Deliberations:
         if state is None:
             log.warning("deliberation without a record", deliberation_id=deliberation_id)
         while state is not None and (commands := due(state)):
-            found = await asyncio.gather(
-                *(self._carry_out(command, state) for command in commands), return_exceptions=True
-            )
+            found = await at_once([self._carry_out(command, state) for command in commands])
             confirmed = tuple(event for one in found if not isinstance(one, BaseException) for event in one)
             failed = next((one for one in found if isinstance(one, BaseException)), None)
             moved: Deliberation | None = state
@@ -206,11 +206,15 @@ class Deliberations:
 
     async def _turn(self, state: Deliberation) -> Confirmed:
         """The next phase, or that there is none."""
-        prompt, results = await asyncio.gather(self.preparing.prompt(state), self.results.of(state))
+        prompt, results = await self._at_hand(state)
         return (await worked_out(results, turn, state, prompt, results, self.clock()),)
 
+    async def _at_hand(self, state: Deliberation) -> tuple[Prompt, dict[str, AgentResult]]:
+        """One after the other: they are in memory, but for a replica that begins."""
+        return await self.preparing.prompt(state), await self.results.of(state)
+
     async def _submit(self, state: Deliberation) -> Confirmed:
-        prompt, results = await asyncio.gather(self.preparing.prompt(state), self.results.of(state))
+        prompt, results = await self._at_hand(state)
         jobs = await worked_out(results, requests, state, prompt, results)
         over = await self.replays.take_over(state, jobs) if state.replay_of else ()
         rest = [job for job in jobs if all(job.job_id != ended.job_id for ended in over)]

@@ -1,6 +1,5 @@
 """Brings one plan as far as it goes: starts what may start, cancels what is to be cancelled, closes it when all has ended."""
 
-import asyncio
 import dataclasses
 from collections.abc import Mapping
 
@@ -13,7 +12,7 @@ from fleet.deliberation.plan import Cancel, Close, Plan, PlanEvent, Remembered, 
 from fleet.deliberation.plan_rules import check_plan, tasks_of
 from fleet.deliberation.state import ENDED, Deliberation, spent
 from fleet.orchestrator.clocks import Clock
-from fleet.orchestrator.driver import Driver
+from fleet.orchestrator.driver import Driver, at_once
 from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
 from fleet.orchestrator.starting import Times, bench_of, new_deliberation
 from fleet.orchestrator.store import Store
@@ -195,7 +194,7 @@ class Plans:
             self.deliberations.forget(state.deliberation_id)
 
     async def _carry_out(self, plan: Plan, commands: tuple[Start | Cancel | Close, ...]) -> Plan | None:
-        found = await asyncio.gather(*(self._do(plan, command) for command in commands), return_exceptions=True)
+        found = await at_once([self._do(plan, command) for command in commands])
         confirmed = [event for event in found if not isinstance(event, BaseException)]
         failed = next((one for one in found if isinstance(one, BaseException)), None)
         moved: Plan | None = plan

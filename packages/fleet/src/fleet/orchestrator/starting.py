@@ -1,6 +1,5 @@
 """A deliberation at its start: whose seats, by which protocol and numbers, within what."""
 
-import asyncio
 import dataclasses
 import datetime as dt
 
@@ -43,7 +42,7 @@ async def bench_of(store: Store, task: PlanTask) -> Bench:
     # Where the council or the task itself decides on the protocol, there may be tests.
     protocol = PROTOCOLS.get(task.protocol or "")
     roles = (task.role, TESTERS) if protocol is None or "testers" in protocol.numbers else (task.role,)
-    found = await asyncio.gather(*(store.kept_councils.get(council_key(role)) for role in dict.fromkeys(roles)))
+    found = [await store.kept_councils.get(council_key(role)) for role in dict.fromkeys(roles)]
     councils = {entry.value.role: entry.value for entry in found if entry is not None}
     return Bench(councils.get(task.role), councils.get(TESTERS))
 
