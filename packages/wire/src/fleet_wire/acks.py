@@ -1,6 +1,6 @@
 """Publishing to a stream, with the number that the server acknowledges it by.
 
-The client's own `publish` of JetStream does the same at nearly three times the processor's time: a name from its random numbers
+The client's own `publish` of JetStream does the same at twice the processor's time: a name from its random numbers
 for each reply, a time-out as a context, `json`, each header by itself, a queue and a task for what is answered. A deliberation is
 some fifty of such messages.
 """
