@@ -5,11 +5,13 @@ import re
 import nats.errors
 import nats.js.errors
 import pytest
-from conftest import Connect, NatsServer, free_port
+from conftest import Connect, NatsServer, eventually, free_port
 from nats.aio.msg import Msg
+from opentelemetry import trace
 
 from fleet_wire import events, tracing
 from fleet_wire.bus import WRONG_LAST_SEQUENCE, Bus, connect
+from fleet_wire.direct import subscribe
 from fleet_wire.errors import Conflict, Invalid, Unavailable
 
 STORY = events.StoryCreated(story_id="story-1", title="Login", brief="Let people in")
@@ -77,6 +79,18 @@ async def test_an_event_belongs_to_the_trace_it_is_published_in(bus: Bus) -> Non
         assert bus.headers(STORY)["traceparent"] == TRACE
         assert tracing.trace_id() == TRACE[3:35]
     assert tracing.trace_id() == ""
+
+
+async def test_a_trace_is_continued_with_its_state_and_none_from_what_names_none(bus: Bus) -> None:
+    with tracing.continued({"traceparent": TRACE, "tracestate": "vendor=1"}):
+        assert tracing.trace_id() == TRACE[3:35]
+        assert trace.get_current_span().get_span_context().trace_state.get("vendor") == "1"
+        for headers in (None, {}, {"traceparent": "00-0-0-01"}, {"ce-id": "x"}):
+            with tracing.continued(headers):
+                assert tracing.trace_id() == ""
+        with tracing.continued({"traceparent": TRACE}):
+            assert not trace.get_current_span().get_span_context().trace_state
+            assert bus.headers(STORY)["traceparent"] == TRACE
 
 
 async def test_outside_a_trace_a_repeated_event_starts_the_same_one(bus: Bus) -> None:
@@ -202,6 +216,51 @@ async def test_what_no_stream_takes_and_what_a_stream_refuses_is_told_apart(bus:
     with pytest.raises(nats.js.errors.APIError) as refused:
         await bus.append("planning.story.created", b"{}", {"Nats-Expected-Last-Sequence": "77"})
     assert refused.value.err_code in WRONG_LAST_SEQUENCE
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"ce-id": "story:1"},
+        {"ce-id": "story:1", "ce-source": "fleet/test", "Nats-Msg-Id": "äöü €", "ce-time": ""},
+        {"ce-id": "story:1", "ce-type": "one\r\nNats-Msg-Id: two"},
+        {"ce-id": "one\r\nNats-Msg-Id: two"},
+        {"ce-id": "one\ntwo", "ce-type": "three\rfour"},
+    ],
+)
+async def test_each_header_arrives_by_itself_and_none_begins_another(bus: Bus, headers: dict[str, str]) -> None:
+    came: list[Msg] = []
+    await subscribe(bus.client, "planning.story.created", came.append)
+    await bus.append("planning.story.created", b"{}", headers)
+    await bus.send("planning.story.created", b"{}", headers)
+    await eventually(lambda: len(came) == 2)
+    one_line = {name: value.replace("\r", " ").replace("\n", " ") for name, value in headers.items()}
+    assert [message.headers for message in came] == [one_line, one_line]
+    assert [message.data for message in came] == [b"{}", b"{}"]
+
+
+async def test_a_name_that_no_header_can_have_is_refused(bus: Bus) -> None:
+    for name in ("ce id", "ce-id:", "ce\r\nid"):
+        with pytest.raises(nats.errors.Error):
+            await bus.append("planning.story.created", b"{}", {"ce-type": "x", name: "y"})
+
+
+async def test_a_message_that_cannot_be_taken_hides_no_other(bus: Bus) -> None:
+    taken: list[bytes] = []
+
+    def take(message: Msg) -> None:
+        taken.append(message.data)
+        if message.data == b"1":
+            raise ValueError("not this one")
+
+    subscription = await subscribe(bus.client, "taken.here", take)
+    for number in range(3):
+        await bus.client.publish("taken.here", str(number).encode())
+    await eventually(lambda: len(taken) == 3)
+    await subscription.drain()  # type: ignore[no-untyped-call, unused-ignore]
+    await bus.client.publish("taken.here", b"3")
+    await bus.append("planning.story.created", b"{}", {})
+    assert taken == [b"0", b"1", b"2"]
 
 
 async def test_what_is_discarded_up_to_a_sequence_leaves_what_came_after_it(bus: Bus) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Optional
 
 import pytest
 from conftest import Connect, NatsServer, eventually
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from fleet_wire import apply, consumer, events, topology, tracing
 from fleet_wire.bus import Bus
@@ -96,6 +98,18 @@ async def settled(bus: Bus, undelivered: int = 0) -> None:
             return
         await asyncio.sleep(0.02)
     raise AssertionError(f"left in work and to deliver: {await pending(bus)}")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "$JS.ACK.PLANNING_EVENTS.test-stories.1.193.7.1796062916004725228.2",
+        "$JS.ACK.hub.ACCOUNT.PLANNING_EVENTS.test-stories.1.193.7.1796062916004725228.2",
+        "$JS.ACK._.ACCOUNT.PLANNING_EVENTS.test-stories.1.193.7.1796062916004725228.2.random",
+    ],
+)
+def test_a_messages_sequence_is_read_from_where_it_is_acknowledged(reply: str) -> None:
+    assert consumer.sequence_of(Msg(_client=Client(), reply=reply)) == 193
 
 
 async def test_events_are_handled_in_order_and_acknowledged(bus: Bus) -> None:

@@ -144,10 +144,10 @@ def test_the_end_is_reported_and_retired_once_each() -> None:
     state = msgspec.structs.replace(running(), jobs=(), status="deciding")
     state = advance(state, machine.OutcomePublished("dec-1", None))
     assert state.status == "completed"
-    assert due(state) == ("report",)
-    state = advance(state, machine.Reported())
     assert due(state) == ("retire",)
-    assert due(advance(state, machine.Retired())) == ()
+    state = advance(state, machine.Retired())
+    assert due(state) == ("report",)
+    assert due(advance(state, machine.Reported())) == ()
 
 
 def test_a_deliberation_of_no_plan_reports_to_none() -> None:

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from fleet_wire import clock, events, logs, tracing
-from fleet_wire.acks import Acks
+from fleet_wire.acks import Acks, as_one
 from fleet_wire.errors import Conflict, Invalid, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -148,7 +148,7 @@ class Bus:
         """Sends without acknowledgement, after all that was sent before; what the server does not get is lost. Raises
         Unavailable where the connection has ended or its buffer is full."""
         try:
-            await self.client.publish(subject, body, headers=dict(headers) if headers else None)
+            await self.client.publish(subject, body, headers=as_one(headers) if headers else None)
         except TRANSIENT as error:
             raise Unavailable(f"{subject} could not be sent to: {reason_of(error)}") from error
 

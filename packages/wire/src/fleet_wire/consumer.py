@@ -181,7 +181,7 @@ class DurableConsumer:
             self._log.error("message left for its redelivery", exc_info=task.exception())
 
     async def _work(self, message: Msg) -> None:
-        sequence = message.metadata.sequence.stream
+        sequence = sequence_of(message)
         record = self._records.pop(sequence, None) or _Record()
         self._records[sequence] = record  # the newest stands last
         while len(self._records) > MAX_RECORDS:  # another replica may have finished what this one failed at
@@ -208,7 +208,7 @@ class DurableConsumer:
 
     async def _bury(self, message: Msg, record: _Record, reason: str) -> None:
         """Copies the message to DEAD_LETTERS, then terminates it. Where the copy fails it stays, and comes again."""
-        sequence = message.metadata.sequence.stream
+        sequence = sequence_of(message)
         subject = f"dead.{self._spec.stream}.{self._spec.durable}"
         body = json.dumps(
             {
@@ -247,6 +247,13 @@ class DurableConsumer:
             for message in list(self._working.values()):
                 with contextlib.suppress(nats.errors.Error):
                     await message.in_progress()
+
+
+def sequence_of(message: Msg) -> int:
+    """The message's sequence in its stream, which stands in the subject of its acknowledgement:
+    `$JS.ACK.{stream}.{consumer}.{delivered}.{sequence}.…`, with more before it where accounts share a stream."""
+    parts = message.reply.split(".")
+    return int(parts[5]) if len(parts) == 9 else message.metadata.sequence.stream
 
 
 def _payload(data: bytes) -> dict[str, object]:

@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from fleet_wire.bus import Bus
+from fleet_wire.direct import subscribe
 
 TIME_IS_OVER = ("404", "408")
 """The server's words for a request that has ended without all its messages."""
@@ -44,7 +45,7 @@ class Pull:
     async def ask(self, batch: int, seconds: float) -> None:
         """Asks for so many messages, which come until the time is over. Raises nats.errors.Error."""
         if self._subscription is None:
-            self._subscription = await self._client.subscribe(self._inbox, cb=self._on_message)
+            self._subscription = await subscribe(self._client, self._inbox, self._on_message)
         self.left = batch
         self._connection = self._client.stats["reconnects"]
         self._until = time.monotonic() + seconds + SLACK_SECONDS
@@ -69,7 +70,7 @@ class Pull:
             with contextlib.suppress(nats.errors.Error):
                 await self._subscription.unsubscribe()
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(self, message: Msg) -> None:
         if message.reply:
             self.left -= 1
             self._take(message)

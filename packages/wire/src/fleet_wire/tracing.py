@@ -5,6 +5,7 @@ the same trace.
 """
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Optional
@@ -28,11 +29,19 @@ def traceparent(seed: str) -> str:
 @contextlib.contextmanager
 def continued(headers: Optional[Mapping[str, str]]) -> Iterator[None]:
     """Runs the block inside the trace that the headers name, if they name one."""
-    token = otel_context.attach(_PROPAGATOR.extract(dict(headers or {})))
+    named = headers or {}
+    state = "tracestate" in named
+    token = otel_context.attach(_PROPAGATOR.extract(dict(named)) if state else _named(named.get("traceparent", "")))
     try:
         yield
     finally:
         otel_context.detach(token)
+
+
+@functools.lru_cache(maxsize=1024)
+def _named(traceparent: str) -> otel_context.Context:
+    """The trace of a header as it is most often: all messages of a plan bring the same one."""
+    return _PROPAGATOR.extract({"traceparent": traceparent})
 
 
 def trace_id() -> str:

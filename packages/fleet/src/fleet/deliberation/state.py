@@ -50,6 +50,7 @@ class Deliberation(Struct, frozen=True, kw_only=True):
     its jobs to be done by `until`. `replay_of` names a deliberation whose answers to the same questions are taken over.
     `response_schema` is the form that every proposal must have, as JSON Schema; empty for free text. `max_tokens` is what
     an agent may write at a time, 0 for the service's setting.
+    `scheduled` says that the deadline is a scheduled message, or so far away that a sweep makes it one in time.
     `closed_at` is the moment the counted set was frozen, `closed_by` why: the failure it is where that set misses the quorum.
     """
 
@@ -183,7 +184,7 @@ class OutcomePublished(Struct, frozen=True):
 
 
 class Reported(Struct, frozen=True):
-    """The plan knows the outcome."""
+    """The plan knows the outcome. That need not stand in the record: the plan's says so."""
 
 
 class Retired(Struct, frozen=True):
@@ -279,9 +280,12 @@ def due(state: Deliberation) -> tuple[Command, ...]:
     stop: tuple[Command, ...] = () if state.stopped or not waiting(state) else ("stop",)
     if state.status == "deciding":
         return (*stop, "decide")
-    if not state.reported and state.plan_id:
-        return (*stop, "report")
-    return stop or (() if state.retired else ("retire",))
+    told = state.reported or not state.plan_id
+    if stop:
+        return stop if told else (*stop, "report")
+    if not state.retired:
+        return ("retire",)
+    return () if told else ("report",)
 
 
 def waiting(state: Deliberation) -> tuple[Job, ...]:

@@ -15,7 +15,7 @@ from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.live import DeliberationRecords, Markers
 from fleet.orchestrator.preparing import Limits, Sandbox
 from fleet.orchestrator.replay import Replays
-from fleet.orchestrator.starting import Bench, asked_for, bench_of, new_deliberation
+from fleet.orchestrator.starting import Bench, Times, asked_for, bench_of, new_deliberation
 from fleet.orchestrator.store import Store
 from fleet.planmessages import check_budget, check_entry_point
 from fleet_wire import ids
@@ -63,7 +63,7 @@ class Adhoc:
     limits: Limits
     driver: Driver
     clock: Clock
-    timeout: dt.timedelta
+    times: Times
 
     async def deliberate(self, asked: Asked) -> Deliberation:
         """Starts a deliberation, once per request id. Raises AlreadyExists for that id with another content, Invalid naming the
@@ -87,7 +87,7 @@ class Adhoc:
             task,
             bench,
             now=now,
-            timeout=dt.timedelta(seconds=asked.timeout_seconds) if asked.timeout_seconds else self.timeout,
+            times=_times(self.times, asked),
             budget=asked.budget,
             request_hash=fingerprint(asked),
             replay_of=asked.replay_of,
@@ -155,6 +155,12 @@ class Adhoc:
                 if sandbox:
                     raise Precondition(str(error)) from error
                 raise
+
+
+def _times(times: Times, asked: Asked) -> Times:
+    if not asked.timeout_seconds:
+        return times
+    return dataclasses.replace(times, timeout=dt.timedelta(seconds=asked.timeout_seconds))
 
 
 def new_request_id() -> str:

@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from fleet.deliberation.outcome import decides, outcome
+from fleet.deliberation.prompt import Prompt
 from fleet.deliberation.requests import requests
 from fleet.deliberation.state import (
     Announced,
@@ -32,11 +33,13 @@ from fleet.deliberation.state import (
 )
 from fleet.deliberation.turn import turn
 from fleet.orchestrator.clocks import Clock
+from fleet.orchestrator.driver import at_once
 from fleet.orchestrator.live import DeliberationRecords, Markers
 from fleet.orchestrator.peers import Executor
 from fleet.orchestrator.preparing import Preparing
 from fleet.orchestrator.replay import Replays
 from fleet.orchestrator.results import Results
+from fleet.orchestrator.starting import Times
 from fleet.orchestrator.store import Outcome, Store, outcome_key
 from fleet_wire import topology
 from fleet_wire.bus import Bus
@@ -70,6 +73,7 @@ class Deliberations:
     preparing: Preparing
     replays: Replays
     clock: Clock
+    times: Times
     report: Callable[[Deliberation], Awaitable[None]]
 
     async def drive(self, deliberation_id: str) -> None:
@@ -110,13 +114,13 @@ class Deliberations:
         if state is None:
             log.warning("deliberation without a record", deliberation_id=deliberation_id)
         while state is not None and (commands := due(state)):
-            found = await asyncio.gather(
-                *(self._carry_out(command, state) for command in commands), return_exceptions=True
-            )
+            found = await at_once([self._carry_out(command, state) for command in commands])
             confirmed = tuple(event for one in found if not isinstance(one, BaseException) for event in one)
             failed = next((one for one in found if isinstance(one, BaseException)), None)
             moved: Deliberation | None = state
-            if confirmed and failed is None and all(isinstance(event, REPEATABLE) for event in confirmed):
+            if failed is None and confirmed == (Reported(),) and state.retired:
+                moved = self.records.note(deliberation_id, confirmed)
+            elif confirmed and failed is None and all(isinstance(event, REPEATABLE) for event in confirmed):
                 moved = await self.records.later(deliberation_id, confirmed)
             elif confirmed:
                 moved = await self.fold(deliberation_id, confirmed)
@@ -124,20 +128,23 @@ class Deliberations:
                 raise failed
             if moved == state:
                 raise Unavailable(f"{' and '.join(commands)} of {deliberation_id} did not bring it on")
+            if moved is not None and moved.retired and not state.retired and not due(moved):
+                await self.tidy(moved)
             state = moved
-            if state is not None and state.retired:
-                await self.tidy(state)
 
     async def tidy(self, state: Deliberation) -> None:
         """Takes back the timer of a retired deliberation and gives its results their time to live; the outcome has had its own
-        from the start. The marker goes last: by it a sweep finds what a crash left. None of it is waited for: should the server
-        not get it, a timer comes that is passed over, results stay as long as a stub, or a sweep finds the marker."""
-        await self.bus.unschedule(state.deliberation_id)
+        from the start. By its marker, which goes last, or by its plan, which is told after that, a sweep finds what a crash left.
+        None of it is waited for: should the server not get it, a timer comes that is passed over, results stay as long as a
+        stub, or a sweep finds the marker."""
+        if self.times.near(state.deadline, state.closed_at or self.clock()):
+            await self.bus.unschedule(state.deliberation_id)
         for job in state.jobs:
             await self.results.expire(job.job_id)
         self.results.forget(state)
         self.preparing.forget(state.deliberation_id)
-        await self.live.unmark(state.deliberation_id)
+        if state.reported or not state.plan_id:  # else its plan's marker is its own
+            await self.live.unmark(state.deliberation_id)
 
     async def _carry_out(self, command: Command, state: Deliberation) -> Confirmed:
         try:
@@ -162,8 +169,12 @@ class Deliberations:
         }
 
     async def _schedule(self, state: Deliberation) -> Confirmed:
-        await self.bus.schedule(DeadlineReached(deliberation_id=state.deliberation_id), state.deadline)
+        await self.set_timer(state)
         return (Scheduled(),)
+
+    async def set_timer(self, state: Deliberation) -> None:
+        """Has the server tell of the deadline; again, it replaces the timer that there is."""
+        await self.bus.schedule(DeadlineReached(deliberation_id=state.deliberation_id), state.deadline)
 
     async def _prepare(self, state: Deliberation) -> Confirmed:
         """Freezes the prompt, and opens the first phase with it: one write for both."""
@@ -195,11 +206,15 @@ class Deliberations:
 
     async def _turn(self, state: Deliberation) -> Confirmed:
         """The next phase, or that there is none."""
-        prompt, results = await asyncio.gather(self.preparing.prompt(state), self.results.of(state))
+        prompt, results = await self._at_hand(state)
         return (await worked_out(results, turn, state, prompt, results, self.clock()),)
 
+    async def _at_hand(self, state: Deliberation) -> tuple[Prompt, dict[str, AgentResult]]:
+        """One after the other: they are in memory, but for a replica that begins."""
+        return await self.preparing.prompt(state), await self.results.of(state)
+
     async def _submit(self, state: Deliberation) -> Confirmed:
-        prompt, results = await asyncio.gather(self.preparing.prompt(state), self.results.of(state))
+        prompt, results = await self._at_hand(state)
         jobs = await worked_out(results, requests, state, prompt, results)
         over = await self.replays.take_over(state, jobs) if state.replay_of else ()
         rest = [job for job in jobs if all(job.job_id != ended.job_id for ended in over)]
@@ -230,7 +245,7 @@ class Deliberations:
                 "deliberation.failed", deliberation_id=state.deliberation_id, reason=event.reason, detail=event.detail
             )
             published = OutcomePublished("", event.reason)
-        return (published, *(await self._onward(advance(state, published))))
+        return (published, Retired()) if due(advance(state, published)) == ("retire",) else (published,)
 
     async def _counted_results(self, state: Deliberation) -> dict[str, AgentResult]:
         """The results of all jobs that ended in time. A deliberation that only fails does not wait for lost ones."""
@@ -241,22 +256,12 @@ class Deliberations:
                 raise
             return {}
 
-    async def _onward(self, state: Deliberation) -> Confirmed:
-        """What is left to do once the outcome is published, for the same write. What fails of it stays due."""
-        try:
-            match due(state):
-                case ("report",):
-                    return await self._report(state)
-                case ("retire",):
-                    return await self._retire(state)
-        except (Unavailable, Conflict) as error:
-            log.info("outcome told later", deliberation_id=state.deliberation_id, reason=str(error))
-        return ()
-
     async def _report(self, state: Deliberation) -> Confirmed:
-        """Tells the plan."""
+        """Tells the plan. After that nobody may look for this deliberation any more, so that it is tidied up before."""
+        if state.retired:
+            await self.tidy(state)
         await self.report(state)
-        return (Reported(), *(await self._onward(advance(state, Reported()))))
+        return (Reported(),)
 
     async def _retire(self, state: Deliberation) -> Confirmed:
         """Nothing is to be done any more but to tidy up, once that is saved."""

@@ -7,13 +7,16 @@ up no other. Nothing here is durable: what is due stands in the saved state, and
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import structlog
 
 from fleet_wire.errors import Conflict, Unavailable
 
 log = structlog.get_logger(__name__)
+
+R = TypeVar("R")
 
 FIRST_DELAY_SECONDS = 0.05
 LONGEST_DELAY_SECONDS = 5.0
@@ -100,3 +103,11 @@ class Driver:
 def delay_seconds(tries: int) -> float:
     """The pause after the `tries`-th failure in a row: doubling up to the longest, with a quarter of jitter."""
     return float(min(FIRST_DELAY_SECONDS * 2 ** min(tries - 1, 10), LONGEST_DELAY_SECONDS) * random.uniform(0.75, 1.25))
+
+
+async def at_once(steps: Sequence[Coroutine[Any, Any, R]]) -> Sequence[R | BaseException]:
+    """What each of them gives, or raises. A single one, as most are, needs no task, and raises it itself."""
+    if len(steps) == 1:
+        return [await steps[0]]
+    found: list[R | BaseException] = await asyncio.gather(*steps, return_exceptions=True)
+    return found

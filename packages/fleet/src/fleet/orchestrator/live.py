@@ -2,12 +2,15 @@
 
 A marker is written before its record and taken away after the record is over and what it leaves is tidied up: no live record is
 without one, whenever a process dies. One that stands without a live record is what a crash left, and a sweep takes it away.
+
+The deliberations of a plan have none of their own: a plan is live while a task of it runs, and a task runs until its deliberation
+is over and tidied up. Where the plan has to be told before that, the deliberation gets one.
 """
 
 import asyncio
 import datetime as dt
 
-from fleet.deliberation.plan import Plan, PlanEvent
+from fleet.deliberation.plan import Plan, PlanEvent, deliberation_of
 from fleet.deliberation.state import Deliberation, DeliberationEvent
 from fleet.orchestrator.records import E, Records, S
 from fleet.orchestrator.store import Live
@@ -85,3 +88,8 @@ class Markers:
         and nothing is waited for: one that stays is found by the next sweep."""
         self._own.drop(name)
         await self._bus.discard("KV_deliberations", f"$KV.deliberations.{self._prefix}{name}", revision)
+
+
+def running_of(plan: Plan) -> list[str]:
+    """The deliberations that are live because the plan is."""
+    return [deliberation_of(plan, task) for task in plan.tasks if task.status == "running"]

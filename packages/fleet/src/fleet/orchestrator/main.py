@@ -30,6 +30,7 @@ from fleet.orchestrator.requests import Requests
 from fleet.orchestrator.results import Results
 from fleet.orchestrator.server import SERVICE, OrchestratorServicer, UseCases
 from fleet.orchestrator.settings import OrchestratorSettings
+from fleet.orchestrator.starting import Times
 from fleet.orchestrator.streaming import Following
 from fleet.orchestrator.sweep import Sweep
 from fleet_wire import clock, logs, service, startup, topology
@@ -49,6 +50,8 @@ STREAMS = (
     "DEAD_LETTERS",
     *(f"KV_{name}" for name in stores.BUCKETS),
 )
+SWEEPS_AHEAD = 2
+"""How many sweeps before its deadline a deliberation's timer is made: one may fail, or come late."""
 
 
 def main() -> int:
@@ -118,17 +121,20 @@ def assemble(
     A deliberation tells its plan how it ended, a plan wakes its deliberations: the two drivers close that circle.
     """
     store = stores.jetstream_store(bus)
-    timeout = dt.timedelta(seconds=settings.deliberation_timeout_seconds)
+    times = Times(
+        timeout=dt.timedelta(seconds=settings.deliberation_timeout_seconds),
+        ahead=SWEEPS_AHEAD * dt.timedelta(seconds=settings.sweep_seconds),
+    )
     limits = Limits(settings.agent_max_tokens, settings.agent_temperature, settings.context_token_budget)
     driver, plan_driver = Driver(), Driver()
     records, plan_records = deliberation_records(store), plan_records_of(store)
     live, live_plans = Markers(bus, store.live, "live"), Markers(bus, store.live, "liveplan")
-    plans = Plans(store, bus, plan_records, records, live, live_plans, plan_driver, driver, clock.now, timeout)
+    plans = Plans(store, bus, plan_records, records, live, live_plans, plan_driver, driver, clock.now, times)
     results, sandbox = Results(store, executor), Sandbox(executor)
     preparing = Preparing(store, memory, sandbox, rule_files, limits, clock.now)
     replays = Replays(store, records, preparing, results, clock.now)
     deliberations = Deliberations(
-        store, bus, executor, records, live, results, preparing, replays, clock.now, plans.report
+        store, bus, executor, records, live, results, preparing, replays, clock.now, times, plans.report
     )
     driver.step, plan_driver.step = deliberations.drive, plans.drive
     handlers = Handlers(bus, deliberations, plans, driver, plan_driver)
@@ -136,7 +142,7 @@ def assemble(
         store=store,
         use_cases=UseCases(
             Requests(store, records, plan_records, live, live_plans, clock.now),
-            Adhoc(store, records, live, replays, sandbox, limits, driver, clock.now, timeout),
+            Adhoc(store, records, live, replays, sandbox, limits, driver, clock.now, times),
             Interventions(records, plans, plan_book, driver, plan_driver, clock.now),
             Following(store, bus, results),
         ),

@@ -1,8 +1,6 @@
 """Brings one plan as far as it goes: starts what may start, cancels what is to be cancelled, closes it when all has ended."""
 
-import asyncio
 import dataclasses
-import datetime as dt
 from collections.abc import Mapping
 
 import msgspec
@@ -14,9 +12,9 @@ from fleet.deliberation.plan import Cancel, Close, Plan, PlanEvent, Remembered, 
 from fleet.deliberation.plan_rules import check_plan, tasks_of
 from fleet.deliberation.state import ENDED, Deliberation, spent
 from fleet.orchestrator.clocks import Clock
-from fleet.orchestrator.driver import Driver
+from fleet.orchestrator.driver import Driver, at_once
 from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
-from fleet.orchestrator.starting import bench_of, new_deliberation
+from fleet.orchestrator.starting import Times, bench_of, new_deliberation
 from fleet.orchestrator.store import Store
 from fleet_wire import ids
 from fleet_wire.bus import Bus
@@ -28,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Plans:
-    """The ports that a plan is driven with. `timeout` is a deliberation's, from its start."""
+    """The ports that a plan is driven with."""
 
     store: Store
     bus: Bus
@@ -39,7 +37,7 @@ class Plans:
     driver: Driver
     deliberation_driver: Driver
     clock: Clock
-    timeout: dt.timedelta
+    times: Times
 
     async def open(self, event: PlanApproved, decided: Mapping[str, int] | None = None) -> bool:
         """Saves the record of an approved plan, and has it driven; False where there is one, or was. `decided` are tasks, each
@@ -160,7 +158,11 @@ class Plans:
 
     async def report(self, state: Deliberation) -> None:
         """Tells the plan how one of its deliberations ended, and what it used; where that was the last, the same write completes
-        it. Raises Unavailable while the plan has no record: the sweep takes it from planning again."""
+        it. Raises Unavailable while the plan has no record: the sweep takes it from planning again.
+
+        The plan's marker may go after that: a deliberation with which something is left to be done gets one of its own."""
+        if not state.retired:
+            await self.live.mark(state.deliberation_id, self.clock())
         if await self.records.fold(state.plan_id, (ended(state),), self._closed_at_once) is None:
             raise Unavailable(f"plan {state.plan_id} has no record")
         self.driver.wake(state.plan_id)
@@ -174,12 +176,19 @@ class Plans:
         state = await self.deliberations.read(deliberation_id)
         if state is None:
             await self.fold(plan.plan_id, await self._start(plan, task))
-        elif state.status in ENDED:
+        elif state.reported:
             await self.report(state)
+        else:
+            self._have_told(state)
         self.deliberation_driver.wake(deliberation_id)
 
+    def _have_told(self, state: Deliberation) -> None:
+        """Has a deliberation that has ended tell this plan, though it may have told one that was lost since."""
+        if state.status in ENDED:
+            self.deliberations.forget(state.deliberation_id)
+
     async def _carry_out(self, plan: Plan, commands: tuple[Start | Cancel | Close, ...]) -> Plan | None:
-        found = await asyncio.gather(*(self._do(plan, command) for command in commands), return_exceptions=True)
+        found = await at_once([self._do(plan, command) for command in commands])
         confirmed = [event for event in found if not isinstance(event, BaseException)]
         failed = next((one for one in found if isinstance(one, BaseException)), None)
         moved: Plan | None = plan
@@ -205,8 +214,9 @@ class Plans:
     async def _start(self, plan: Plan, task: TaskProgress) -> PlanEvent:
         """Saves the deliberation; again, it does no harm, and finds the one that is there: also where that has ended."""
         state = await self._create(plan, task)
+        self._have_told(state)
         self.deliberation_driver.wake(state.deliberation_id)
-        if state.status in ENDED:
+        if state.reported:
             return ended(state)
         return rules.TaskStarted(task.task.task_id, task.number)
 
@@ -221,12 +231,13 @@ class Plans:
         return rules.CancelSent(task.task.task_id, task.number)
 
     async def _create(self, plan: Plan, task: TaskProgress) -> Deliberation:
+        """Saves the record of a task that runs: the plan's marker is that of its deliberations too."""
         state = new_deliberation(
             rules.deliberation_of(plan, task),
             task.task,
             await bench_of(self.store, task.task),
             now=self.clock(),
-            timeout=self.timeout,
+            times=self.times,
             budget=task.reserved,
             plan_id=plan.plan_id,
             story_id=plan.story_id,
@@ -234,7 +245,7 @@ class Plans:
             number=task.number,
             based_on=rules.decisions_below(plan, task),
         )
-        return (await self.live.create(self.deliberations, state.deliberation_id, state, state.created_at))[0]
+        return (await self.deliberations.create(state.deliberation_id, state))[0]
 
 
 def ended(state: Deliberation) -> rules.TaskEnded:

@@ -105,6 +105,18 @@ class Records(Generic[S, E]):
         self._later[name] = (*self._later.get(name, ()), *events)
         return self._with_later(name, entry.value)
 
+    def note(self, name: str, events: Sequence[E]) -> S | None:
+        """Moves the record by these events as this replica knows it, and writes nothing: for what another record tells anyway.
+        None where it is not known."""
+        entry = self._known.get(name)
+        if entry is None:
+            return None
+        state = entry.value
+        for event in events:
+            state = self._rules.advance(state, event)
+        self._known.put(name, Entry(entry.key, state, entry.revision))
+        return state
+
     def _with_later(self, name: str, state: S) -> S:
         for event in self._later.get(name, ()):
             state = self._rules.advance(state, event)

@@ -13,7 +13,7 @@ from fleet.deliberation.state import LIVE, Deliberation
 from fleet.orchestrator import councils
 from fleet.orchestrator.clocks import Clock
 from fleet.orchestrator.councils import Council
-from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
+from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords, running_of
 from fleet.orchestrator.store import DefaultCouncils, Outcome, Store, council_key, outcome_key
 from fleet_wire import ids
 from fleet_wire.errors import AlreadyExists, Conflict, FleetError, NotFound
@@ -50,7 +50,7 @@ class Requests:
     async def deliberations(self, status: str = "", plan_id: str = "") -> list[Deliberation]:
         """All that are kept, of this status and of this plan where these are named, newest first."""
         if status in LIVE:
-            found = await self.live.live(self.records)
+            found = await self._live()
         elif plan_id:
             found = await self._of_plan(plan_id)
         else:
@@ -65,7 +65,15 @@ class Requests:
 
     async def running(self) -> list[Deliberation]:
         """Those that have not ended."""
-        return [state for state in await self.live.live(self.records) if state.status in LIVE]
+        return [state for state in await self._live() if state.status in LIVE]
+
+    async def _live(self) -> list[Deliberation]:
+        """Those that are not over: of plans that run, and of no plan."""
+        plans = await self.live_plans.live(self.plan_records)
+        found = {state.deliberation_id: state for state in await self.live.live(self.records)}
+        names = [name for plan in plans for name in running_of(plan) if name not in found]
+        read = await asyncio.gather(*(self.records.read(name) for name in names))
+        return [*found.values(), *(state for state in read if state is not None and not self.records.over(state))]
 
     async def plan(self, plan_id: str) -> Plan:
         """The plan's progress; raises NotFound for one that was never approved."""

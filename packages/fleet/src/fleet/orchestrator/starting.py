@@ -1,6 +1,6 @@
 """A deliberation at its start: whose seats, by which protocol and numbers, within what."""
 
-import asyncio
+import dataclasses
 import datetime as dt
 
 import msgspec
@@ -16,6 +16,19 @@ TESTERS = "QA"
 """The role whose council writes tests."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """`timeout` is a deliberation's, from its start. The server gets to know its deadline when that is no more than `ahead` away,
+    at the start or by a sweep: most have ended by then."""
+
+    timeout: dt.timedelta
+    ahead: dt.timedelta
+
+    def near(self, deadline: dt.datetime, at: dt.datetime) -> bool:
+        """Whether at this moment the server knows the deadline, or is to know it."""
+        return deadline - at <= self.ahead
+
+
 class Bench(msgspec.Struct, frozen=True):
     """Who works on a task: the council of its role, and the one that writes its tests. None where there is no such council, or
     no tests are written."""
@@ -29,7 +42,7 @@ async def bench_of(store: Store, task: PlanTask) -> Bench:
     # Where the council or the task itself decides on the protocol, there may be tests.
     protocol = PROTOCOLS.get(task.protocol or "")
     roles = (task.role, TESTERS) if protocol is None or "testers" in protocol.numbers else (task.role,)
-    found = await asyncio.gather(*(store.kept_councils.get(council_key(role)) for role in dict.fromkeys(roles)))
+    found = [await store.kept_councils.get(council_key(role)) for role in dict.fromkeys(roles)]
     councils = {entry.value.role: entry.value for entry in found if entry is not None}
     return Bench(councils.get(task.role), councils.get(TESTERS))
 
@@ -48,7 +61,7 @@ def new_deliberation(
     bench: Bench,
     *,
     now: dt.datetime,
-    timeout: dt.timedelta,
+    times: Times,
     budget: Budget,
     plan_id: str = "",
     story_id: str = "",
@@ -63,7 +76,8 @@ def new_deliberation(
     """A deliberation at its start. Without a council, or with an unknown protocol or number, it is one that has only to fail."""
     council = bench.council
     protocol, numbers = asked_for(task, council)
-    seconds = min(timeout.total_seconds(), budget.seconds or timeout.total_seconds())
+    timeout = times.timeout.total_seconds()
+    deadline = now + dt.timedelta(seconds=min(timeout, budget.seconds or timeout))
     state = Deliberation(
         deliberation_id=deliberation_id,
         plan_id=plan_id,
@@ -78,7 +92,8 @@ def new_deliberation(
         testers=bench.testers.agents if bench.testers else (),
         quorum=council.needed() if council else 1,
         created_at=now,
-        deadline=now + dt.timedelta(seconds=seconds),
+        deadline=deadline,
+        scheduled=not times.near(deadline, now),
         based_on=based_on,
         request_hash=request_hash,
         replay_of=replay_of,

@@ -14,7 +14,7 @@ from fleet.deliberation.plan_rules import tasks_of
 from fleet.deliberation.state import Deliberation, due
 from fleet.orchestrator.clocks import Clock
 from fleet.orchestrator.handlers import Handlers
-from fleet.orchestrator.live import STRAY_AFTER, Markers
+from fleet.orchestrator.live import STRAY_AFTER, Markers, running_of
 from fleet.orchestrator.peers import Memory, PlanBook
 from fleet.orchestrator.store import Live, Store
 from fleet_wire import ids
@@ -41,9 +41,11 @@ class Sweep:
     plan_book: PlanBook
     clock: Clock
     unread: set[str] = dataclasses.field(default_factory=lambda: {"deliberations", "plans"})
+    _executor_away: bool = False
 
     async def once(self) -> None:
         """Looks at everything open. No failure ends it: the sweep is what mends failures."""
+        self._executor_away = False
         for work in (self._deliberations, self._plans, self._unknown_plans):
             try:
                 await work()
@@ -51,7 +53,7 @@ class Sweep:
                 log.warning("sweep incomplete", work=work.__name__.strip("_"), reason=str(error))
 
     async def _deliberations(self) -> None:
-        executor_away = False
+        """Those with a marker of their own; those of a plan are looked at with it."""
         marked = await self.live.names()
         names = list(marked)
         if "deliberations" in self.unread:
@@ -59,33 +61,41 @@ class Sweep:
             self.unread.discard("deliberations")
             names += [one.deliberation_id for one in found if not one.retired and one.deliberation_id not in marked]
         for deliberation_id in names:
-            try:
-                state = await self.handlers.deliberations.records.read(deliberation_id)
-                if state is not None and state.retired:
-                    await self.handlers.deliberations.tidy(state)
-                    continue
-                if state is None:
-                    marker = marked.get(deliberation_id)
-                    if marker is not None and self._stray(marker):
-                        await self.live.unmark(deliberation_id, marker.revision)
-                    continue
-                if deliberation_id not in marked:
+            await self._deliberation(deliberation_id, marked.get(deliberation_id))
+
+    async def _deliberation(self, deliberation_id: str, marker: Entry[Live] | None = None) -> None:
+        try:
+            state = await self.handlers.deliberations.records.read(deliberation_id)
+            if state is None:
+                if marker is not None and self._stray(marker):
+                    await self.live.unmark(deliberation_id, marker.revision)
+                return
+            if state.retired:
+                await self.handlers.deliberations.tidy(state)
+                if marker is not None:
+                    await self.live.unmark(deliberation_id, marker.revision)
+            else:
+                if marker is None and not state.plan_id:
                     await self.live.mark(deliberation_id, self.clock())
-                await self._look_after(state, executor_away)
-            except FAILURES as error:
-                executor_away = executor_away or isinstance(error, Unavailable)
-                log.warning("deliberation not swept", deliberation_id=deliberation_id, reason=str(error))
-            self.handlers.deliberation_driver.wake(deliberation_id)
+                await self._look_after(state)
+        except FAILURES as error:
+            self._executor_away = self._executor_away or isinstance(error, Unavailable)
+            log.warning("deliberation not swept", deliberation_id=deliberation_id, reason=str(error))
+        self.handlers.deliberation_driver.wake(deliberation_id)
 
     def _stray(self, marker: Entry[Live]) -> bool:
         return marker.value.created_at + STRAY_AFTER < self.clock()
 
-    async def _look_after(self, state: Deliberation, executor_away: bool) -> None:
+    async def _look_after(self, state: Deliberation) -> None:
         if due(state):
             self.handlers.deliberation_driver.wake(state.deliberation_id)
-        if state.status in ("preparing", "running") and state.deadline <= self.clock():
+        now = self.clock()
+        if state.status in ("preparing", "running") and state.deadline <= now:
             await self.handlers.close_at_deadline(state)
-        elif state.status == "running" and not executor_away:
+            return
+        if state.status in ("preparing", "running") and self.handlers.deliberations.times.near(state.deadline, now):
+            await self.handlers.deliberations.set_timer(state)
+        if state.status == "running" and not self._executor_away:
             await self.handlers.take_results(state)
 
     async def _plans(self) -> None:
@@ -108,6 +118,8 @@ class Sweep:
                 if plan_id not in marked:
                     await self.live_plans.mark(plan_id, self.clock())
                 await self._remember(plan)
+                for deliberation_id in running_of(plan):
+                    await self._deliberation(deliberation_id)
                 for task in plan.tasks:
                     if task.status == "running" and task.started and not task.cancelling:
                         await self.handlers.plans.restore(plan, task)

@@ -64,7 +64,10 @@ def clusters(meanings: dict[str, Meaning], similarity: float) -> list[list[str]]
     if len(prose) < 2:
         return found
     texts = [shingles(meanings[members[0]].value) for members in prose]
-    alike = [[jaccard(one, other) for other in texts] for one in texts]
+    alike = [[0.0] * len(texts) for _ in texts]
+    for one, text in enumerate(texts):
+        for other in range(one):
+            alike[one][other] = alike[other][one] = jaccard(text, texts[other])
     while len(prose) > 1:
         pairs = [(one, other) for one in range(len(prose)) for other in range(one + 1, len(prose))]
         one, other = max(pairs, key=lambda pair: (alike[pair[0]][pair[1]], -pair[0], -pair[1]))
