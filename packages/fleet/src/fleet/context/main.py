@@ -8,6 +8,7 @@ import structlog
 
 from fleet.bolt import Graph, rows
 from fleet.context import consumers, handlers, reading, scopes, search
+from fleet.context import graph as memory
 from fleet.context.cache import ContextCache
 from fleet.context.domain import Scopes
 from fleet.context.migrations import MIGRATIONS
@@ -105,6 +106,7 @@ def _loops(
                 await migrate(graph, "context", MIGRATIONS)
                 await search.prepare(graph)
                 await reading.prepare(graph)
+                await memory.prepare(graph)
                 prepared.set()
         except Unavailable as error:
             readiness.report("graph", str(error))
