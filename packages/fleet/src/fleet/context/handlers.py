@@ -1,5 +1,6 @@
 """The use cases of the memory, their ports as arguments."""
 
+import asyncio
 import functools
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -85,10 +86,10 @@ async def get_context(
     request: domain.ContextRequest, reader: reading.Reader, cache: ContextCache, tokenizer: Tokenizer
 ) -> tuple[context_pb2.GetContextResponse, bool]:
     """The answer, and whether the cache held it. Raises as `Reader.facts` and `packing.packed` say."""
-    head = await reader.head(request.story_id)
-    held = await cache.get(head, request, tokenizer.name) if head else None
-    if held is not None:
-        return held, True
+    head, held = await asyncio.gather(reader.head(request.story_id), cache.get(request, tokenizer.name))
+    known = held.at(head) if head else None
+    if known is not None:
+        return known, True
     facts = await reader.facts(request, head)
     answer = answer_of(await counted(request, facts, tokenizer))
     await cache.put(facts.head, request, answer)
