@@ -12,7 +12,7 @@ from fleet_wire.gen.context.v1 import context_pb2
 ROLES = ("ARCHITECT", "DEV", "DATA", "DEVOPS", "QA")
 PROPOSALS = 3
 CHECKS = ("parse", "lint", "requirements")
-OPEN = ("open-1", "open-2")
+OPEN = ("open-0", "open-1", "open-2")
 """Tasks of each story's last plan that are left undecided, for the measurements of writing."""
 TOKEN_BUDGET = 2048
 _BEGUN = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)

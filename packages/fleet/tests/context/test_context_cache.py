@@ -107,8 +107,9 @@ async def test_a_story_of_the_same_id_and_version_in_an_emptied_database_is_anot
     await handlers.get_context(request, reading.reader(store), cache, NO_TOKENIZER)
     head = await reading.reader(store).head(request.story_id)
     assert head is not None
-    assert await cache.get(head, request, ESTIMATE) is not None
-    assert await cache.get(dataclasses.replace(head, born="later"), request, ESTIMATE) is None
+    held = await cache.get(request, ESTIMATE)
+    assert held.at(head) is not None
+    assert held.at(dataclasses.replace(head, born="later")) is None
 
 
 async def test_corrupt_content_is_ignored_and_overwritten(

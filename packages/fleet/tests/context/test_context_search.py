@@ -6,6 +6,7 @@ from collections.abc import Callable
 import context_samples as samples
 import pytest
 import pytest_asyncio
+import realparts
 import structlog.testing
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from fleet.bolt import Graph
 from fleet.context import graph as memory
 from fleet.context import projection, search
 from fleet.context.migrations import MIGRATIONS
-from fleet.migrations import migrate
+from fleet.migrations import migrate, state
 from fleet_wire import events
 from fleet_wire.errors import Invalid, Unavailable
 
@@ -63,6 +64,26 @@ async def test_what_fits_best_comes_first_from_titles_contents_and_rationales(
     assert await tasks(store, "throttle queue", story) == ["why"], "all words, wherever they stand"
     assert await tasks(store, "argon", story) == ["none"], "the beginning of a word"
     assert await tasks(store, "rgon2id", story) == []
+
+
+async def test_on_neo4j_an_index_of_an_earlier_release_is_made_anew(
+    neo4j: realparts.GraphServer, unique: Callable[[str], str]
+) -> None:
+    graph, story = Graph(neo4j.settings()), unique("story")
+    made = f"CREATE FULLTEXT INDEX {search.NEO4J_INDEX} FOR (n:Decision) ON EACH [n.title, n.content, n.rationale]"
+    for statement in (f"DROP INDEX {search.NEO4J_INDEX} IF EXISTS", made):
+        await state(graph, statement)
+    await search.prepare(graph)
+    await graph.ask("CALL db.awaitIndexes(60)")
+    found = await graph.ask("SHOW FULLTEXT INDEXES YIELD name, options RETURN name, options.indexConfig AS config")
+    assert [(row["name"], row["config"]["fulltext.eventually_consistent"]) for row in found] == [
+        (search.NEO4J_INDEX, True)
+    ]
+    await migrate(graph, "context", MIGRATIONS)
+    for task in map(str, range(20)):
+        await put(graph, decided(story, task, f"Throttle{task}"))
+        assert await tasks(graph, f"throttle{task}", story) == [task], "also what was written just now"
+    await graph.close()
 
 
 async def test_a_search_is_narrowed_by_all_that_is_given(store: Graph, unique: Callable[[str], str]) -> None:

@@ -1,11 +1,13 @@
 """Hydrated contexts in Valkey. It saves time and nothing else: away, empty or corrupt, the answers stay the same.
 
-All that is held of a story is one Valkey hash, so that one command forgets it. A field is named by the story's birth and version,
-by the request with its scope, and by the tokenizer; the version is read from the graph with every request: what was held of an
-older version is never found again, also where forgetting it failed. Held is the answer's message as it is sent, behind a seal
-that tells what is cut off, changed by accident or of another field: to build it anew from its parts would take ten times as long.
+All that is held of a story is one Valkey hash, so that one command forgets it. A field is named by the request with its scope and
+by the tokenizer. Held is the answer's message as it is sent: to build it anew from its parts would take ten times as long. Before
+it stand the story's birth and version, and a seal that tells what is cut off, changed by accident or of another field. The
+version is read from the graph with every request, at the same time: what is held of an older one is never used, also where
+forgetting it failed.
 """
 
+import dataclasses
 import datetime as dt
 import hashlib
 from collections.abc import Sequence
@@ -26,9 +28,24 @@ TTL = dt.timedelta(hours=1)
 SEAL_BYTES = hashlib.sha256().digest_size
 MOST_AT_ONCE = 64
 """Reads, or stories, in one round trip."""
-LAYOUT = 6
+LAYOUT = 7
 """Goes up with every change by which the same graph gives another answer: of what is held, and in `reading`, `blocks`, `packing`,
 the lenses, the fence or redaction."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """What stands in a field, without its seal."""
+
+    version: bytes
+    body: bytes
+
+    def at(self, story: domain.StoryHead) -> context_pb2.GetContextResponse | None:
+        """The answer, if it is of this version of the story."""
+        return context_pb2.GetContextResponse.FromString(self.body) if self.version == _version(story) else None
+
+
+NOTHING = Held(b"", b"")
 
 
 class ContextCache:
@@ -39,30 +56,30 @@ class ContextCache:
         self._fields = Batches(self._read, MOST_AT_ONCE)
         self._stale = Batches(self._forget, MOST_AT_ONCE)
 
-    async def get(
-        self, story: domain.StoryHead, request: domain.ContextRequest, tokenizer: str
-    ) -> context_pb2.GetContextResponse | None:
-        """What is held for this request at this version of the story, counted by this tokenizer; None for nothing, or for
-        something corrupt."""
-        field = _field(story, request, tokenizer)
-        data = await self._fields.ask((_key(story.story_id), field))
+    async def get(self, request: domain.ContextRequest, tokenizer: str) -> Held:
+        """What is held for this request at any one version of its story, counted by this tokenizer; nothing where it is
+        corrupt."""
+        field = _field(request, tokenizer)
+        data = await self._fields.ask((_key(request.story_id), field))
         if data is None:
-            return None
-        seal, body = data[:SEAL_BYTES], data[SEAL_BYTES:]
-        if seal != _seal(field, body):
-            log.warning("cache: corrupt context ignored", story_id=story.story_id)
-            return None
-        return context_pb2.GetContextResponse.FromString(body)
+            return NOTHING
+        seal, content = data[:SEAL_BYTES], data[SEAL_BYTES:]
+        if seal != _seal(field, content):
+            log.warning("cache: corrupt context ignored", story_id=request.story_id)
+            return NOTHING
+        version, _, body = content.partition(b"\n")
+        return Held(version, body)
 
     async def put(
         self, story: domain.StoryHead, request: domain.ContextRequest, answer: context_pb2.GetContextResponse
     ) -> None:
         """Holds an answer until the story changes, at most TTL."""
-        key, field, body = _key(story.story_id), _field(story, request, answer.tokenizer), answer.SerializeToString()
+        key, field = _key(story.story_id), _field(request, answer.tokenizer)
+        content = _version(story) + b"\n" + answer.SerializeToString()
 
         async def store() -> list[Any]:
             async with self._server.client.pipeline(transaction=True) as pipeline:
-                pipeline.hset(key, mapping={field: _seal(field, body) + body})
+                pipeline.hset(key, mapping={field: _seal(field, content) + content})
                 pipeline.expire(key, TTL, nx=True)
                 return list(await pipeline.execute())
 
@@ -104,9 +121,13 @@ def _key(story_id: str) -> str:
     return f"fleet:context:{LAYOUT}:{story_id}"
 
 
-def _field(story: domain.StoryHead, request: domain.ContextRequest, tokenizer: str) -> str:
-    return f"{story.born}:{story.version}:{whole([request, tokenizer])}"
+def _field(request: domain.ContextRequest, tokenizer: str) -> str:
+    return whole([request, tokenizer])
 
 
-def _seal(field: str, body: bytes) -> bytes:
-    return hashlib.sha256(field.encode() + body).digest()
+def _version(story: domain.StoryHead) -> bytes:
+    return f"{story.born}:{story.version}".encode()
+
+
+def _seal(field: str, content: bytes) -> bytes:
+    return hashlib.sha256(field.encode() + content).digest()

@@ -47,7 +47,7 @@ KEYS = {
 # A write to the story comes first: it makes other writers of this story wait for, or fail after, this one. An event that has no
 # version yet is one that this statement has made; its story's next version is its own.
 _OPEN = """
-UNWIND $events AS e
+UNWIND $given.events AS e
 MERGE (s:Story {story_id: e.story_id}) ON CREATE SET s.version = 0, s.born = e.born
 SET s.lock = true
 MERGE (a:Event {event_id: e.event_id}) ON CREATE SET a += e.values
@@ -57,19 +57,19 @@ SET a.version = CASE WHEN new THEN s.version ELSE a.version END
 RETURN e.event_id AS event_id, new, a.fingerprint AS fingerprint, a.version AS version, a.effects AS effects,
        s.text_version AS text_version, s.text_plan AS text_plan, s.state_version AS state_version"""
 _OPEN_WITHOUT_STORY = """
-UNWIND $events AS e
+UNWIND $given.events AS e
 MERGE (a:Event {event_id: e.event_id}) ON CREATE SET a += e.values
 WITH e, a, a.version IS NULL AS new
 SET a.version = coalesce(a.version, 0)
 RETURN e.event_id AS event_id, new, a.fingerprint AS fingerprint, a.version AS version, a.effects AS effects"""
 _SET_STORIES = """
-UNWIND $stories AS e
+UNWIND $given.stories AS e
 MERGE (s:Story {story_id: e.story_id}) SET s += e.values"""
 _SET_EFFECTS = """
-UNWIND $effects AS e
+UNWIND $given.effects AS e
 MERGE (a:Event {event_id: e.event_id}) SET a.effects = e.effects"""
 _SET_PLANS = """
-UNWIND $plans AS e
+UNWIND $given.plans AS e
 MERGE (s:Story {story_id: e.story_id})
 MERGE (p:Plan {plan_id: e.plan_id}) ON CREATE SET p.story_id = e.story_id
 SET p += e.values
@@ -83,7 +83,7 @@ FOREACH (edge IN e.edges |
   MERGE (a)-[:DEPENDS_ON]->(b))
 RETURN e.plan_id AS plan_id, e.story_id AS wanted, p.story_id AS owner"""
 _SET_DECISIONS = """
-UNWIND $decisions AS e
+UNWIND $given.decisions AS e
 MERGE (s:Story {story_id: e.story_id})
 MERGE (p:Plan {plan_id: e.plan_id}) ON CREATE SET p.story_id = e.story_id
 MERGE (s)-[:HAS_PLAN]->(p)
@@ -96,12 +96,12 @@ CREATE (d)-[:DECIDED]->(c)
 CREATE (c)-[:AFFECTS]->(s)
 RETURN e.plan_id AS plan_id, e.story_id AS wanted, p.story_id AS owner"""
 _SET_AD_HOC_DECISIONS = """
-UNWIND $decisions AS e
+UNWIND $given.decisions AS e
 MERGE (d:Deliberation {deliberation_id: e.deliberation_id}) SET d += e.deliberation
 MERGE (c:Decision {decision_id: e.decision_id}) SET c += e.decision
 CREATE (d)-[:DECIDED]->(c)"""
 _SET_PROPOSALS = """
-UNWIND $proposals AS e
+UNWIND $given.proposals AS e
 MERGE (a:Agent {agent_id: e.agent_id})
 CREATE (a)-[:PROPOSED]->(p:Proposal {key: e.key}) SET p += e.values
 FOREACH (k IN e.checks |
@@ -128,6 +128,18 @@ class Recorded:
     same: bool
     relies: tuple[str, ...] = ()
     effects: reliance.Effects = reliance.NO_EFFECTS
+
+
+async def prepare(graph: Graph) -> None:
+    """Has the database plan what a decided deliberation is written with, by writing nothing: a Neo4j that has just started may
+    take longer to plan it than an event is waited for. Raises Unavailable."""
+
+    async def work(tx: neo4j.AsyncManagedTransaction) -> None:
+        for statement, name in ((_OPEN, "events"), (_SET_DECISIONS, "decisions"), (_SET_PROPOSALS, "proposals")):
+            await rows(tx, statement, given={name: []})
+        await reliance.rely(tx, ())
+
+    await graph.write(work)
 
 
 async def record(graph: Graph, batch: Sequence[Arriving]) -> list[Recorded]:
@@ -183,7 +195,7 @@ async def _opened(tx: neo4j.AsyncManagedTransaction, batch: Sequence[Arriving]) 
             for one in group
         ]
         if opening:
-            found |= {row["event_id"]: row for row in await rows(tx, statement, events=opening)}
+            found |= {row["event_id"]: row for row in await rows(tx, statement, given={"events": opening})}
     return found
 
 
@@ -199,19 +211,19 @@ async def _fill(tx: neo4j.AsyncManagedTransaction, new: Mapping[Arriving, Writin
     """Writes all that new events say: what their decisions rely on and did to others."""
     written = list(new.values())
     if stories := [{"story_id": one.story_id, "values": new[one].story} for one in new if new[one].story]:
-        await rows(tx, _SET_STORIES, stories=stories)
+        await rows(tx, _SET_STORIES, given={"stories": stories})
     if plans := [plan for one in written for plan in one.plans]:
-        _check_owners(await rows(tx, _SET_PLANS, plans=plans))
+        _check_owners(await rows(tx, _SET_PLANS, given={"plans": plans}))
     if decided := [one.decision for one in written if one.decision]:
         for statement, group in (
             (_SET_DECISIONS, [one for one in decided if one["story_id"]]),
             (_SET_AD_HOC_DECISIONS, [one for one in decided if not one["story_id"]]),
         ):
             if group:
-                _check_owners(await rows(tx, statement, decisions=group))
+                _check_owners(await rows(tx, statement, given={"decisions": group}))
         # In one order in all replicas: most councils have the same agents.
         proposals = [proposal for one in written for proposal in one.proposals]
-        await rows(tx, _SET_PROPOSALS, proposals=sorted(proposals, key=itemgetter("agent_id", "key")))
+        await rows(tx, _SET_PROPOSALS, given={"proposals": sorted(proposals, key=itemgetter("agent_id", "key"))})
     bases = [base for one in written for base in one.bases]
     earlier = [row for one in written for row in one.supersedes]
     if not bases and not earlier:
@@ -224,7 +236,7 @@ async def _fill(tx: neo4j.AsyncManagedTransaction, new: Mapping[Arriving, Writin
         if (id := _decision_id(new[one])) in settled.effects
     ]
     if effects:
-        await rows(tx, _SET_EFFECTS, effects=effects)
+        await rows(tx, _SET_EFFECTS, given={"effects": effects})
     return settled
 
 

@@ -1,5 +1,6 @@
 """The use cases of the memory, their ports as arguments."""
 
+import asyncio
 import dataclasses
 import functools
 import uuid
@@ -100,11 +101,12 @@ async def get_context(
     request: domain.ContextRequest, reader: reading.Reader, cache: ContextCache, tokenizer: Tokenizer
 ) -> tuple[context_pb2.GetContextResponse, bool]:
     """The answer, and whether the cache held it. Raises as `Reader.facts` and `packing.packed` say."""
-    head = await reader.head(request.story_id)
-    arriving = reader.arrivals.of(request.plan_id) is not None
-    held = await cache.get(head, request, tokenizer.name) if head and not arriving else None
-    if held is not None:
-        return held, True
+    head: domain.StoryHead | None = None
+    if reader.arrivals.of(request.plan_id) is None:  # else nothing is held of it yet
+        head, held = await asyncio.gather(reader.head(request.story_id), cache.get(request, tokenizer.name))
+        known = held.at(head) if head else None
+        if known is not None:
+            return known, True
     facts = await reader.facts(request, head)
     answer = answer_of(await counted(request, facts, tokenizer))
     if facts.in_graph:

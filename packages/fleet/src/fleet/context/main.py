@@ -8,6 +8,7 @@ import structlog
 
 from fleet.bolt import Graph, rows
 from fleet.context import consumers, handlers, reading, scopes, search
+from fleet.context import graph as memory
 from fleet.context.arrivals import Arrivals
 from fleet.context.cache import ContextCache
 from fleet.context.domain import Scopes
@@ -108,6 +109,7 @@ def _loops(
                 await migrate(graph, "context", MIGRATIONS)
                 await search.prepare(graph)
                 await reading.prepare(graph)
+                await memory.prepare(graph)
                 prepared.set()
         except Unavailable as error:
             readiness.report("graph", str(error))

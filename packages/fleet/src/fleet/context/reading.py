@@ -24,7 +24,7 @@ READINGS = 5
 """How often a request is read anew because its story was written meanwhile."""
 
 _HEADS = """
-UNWIND $stories AS id
+UNWIND $given.stories AS id
 MATCH (s:Story {story_id: id})
 RETURN id, s.born AS born, s.version AS version"""
 _STORY = "MATCH (s:Story {story_id: $story_id}) RETURN s"
@@ -42,7 +42,7 @@ def _listed(decision: str) -> str:
 # Of the timeline, only the newest that the scope allows are picked, as `blocks.told_in` says, which looks again at what is found.
 # One statement for what most contexts are made of: each costs more to send, to plan and to take apart than most of what is read.
 _FACTS = f"""
-UNWIND $requests AS q
+UNWIND $given.requests AS q
 MATCH (s:Story {{story_id: q.story_id}})
 OPTIONAL MATCH (p:Plan {{plan_id: q.plan_id}})
 OPTIONAL MATCH (t:Task {{key: q.key}})
@@ -59,7 +59,7 @@ WITH q, s, p, t, depended_on, of_story, of_task,
      collect(CASE WHEN NOT v.role IN q.roles THEN v.decision_id END)[..$affecting] AS out_of_scope
 RETURN 'request' AS part, q.number AS of, [s, p, t, depended_on, of_story + of_task, affecting, out_of_scope] AS found
 UNION ALL
-UNWIND $plans AS id
+UNWIND $given.plans AS id
 MATCH (:Plan {{plan_id: id}})-[:HAS_TASK]->(k:Task) WHERE k.title IS NOT NULL
 OPTIONAL MATCH (k)-[:DEPENDS_ON]->(n:Task)
 WITH id, k, collect(n.task_id) AS needs
@@ -67,7 +67,7 @@ OPTIONAL MATCH (k)<-[:DELIBERATES]-(:Deliberation)-[:DECIDED]->(c:Decision)
 WITH id, k, needs, count(c) AS decided
 RETURN 'task' AS part, id AS of, [k.place, k.task_id, k.title, k.role, needs, decided] AS found
 UNION ALL
-UNWIND $looks AS q
+UNWIND $given.looks AS q
 MATCH (e:Event {{story_id: q.story_id}})
 WITH q, e, CASE
     WHEN coalesce(e.tells_of, '') = '' THEN e.kind IN q.events OR (e.kind IN q.decided AND coalesce(e.role, '') IN q.roles)
@@ -79,15 +79,15 @@ WITH q, collect(CASE WHEN e.kind <> $summary AND seen THEN e END)[..$milestones]
      collect(CASE WHEN e.kind = $summary THEN e END)[..1] AS summaries
 RETURN 'timeline' AS part, q.number AS of, [milestones + hidden, summaries] AS found
 UNION ALL
-UNWIND $required AS id
+UNWIND $given.required AS id
 MATCH (c:Decision {{decision_id: id}}) WHERE c.decided_at IS NOT NULL
 RETURN 'decision' AS part, id AS of, {_listed("c")} AS found"""
 _DECISIONS = f"""
-UNWIND $ids AS id
+UNWIND $given.ids AS id
 MATCH (c:Decision {{decision_id: id}}) WHERE c.decided_at IS NOT NULL
 RETURN {_listed("c")} AS found"""
 _BINDING = """
-UNWIND $ids AS id
+UNWIND $given.ids AS id
 MATCH (c:Decision {decision_id: id})-[:CONSTRAINS]->()
 RETURN DISTINCT id"""
 HEADS_AT_ONCE, FACTS_AT_ONCE = 64, 8
@@ -203,7 +203,7 @@ async def explain(graph: Graph, decision_id: str) -> Explanation:
 
 
 async def _heads(graph: Graph, story_ids: Sequence[str]) -> list[domain.StoryHead | None]:
-    found = {row["id"]: row for row in await graph.ask(_HEADS, stories=sorted(set(story_ids)))}
+    found = {row["id"]: row for row in await graph.ask(_HEADS, given={"stories": sorted(set(story_ids))})}
     return [domain.StoryHead(id, row["born"], row["version"]) if (row := found.get(id)) else None for id in story_ids]
 
 
@@ -225,10 +225,12 @@ async def _facts(
     parts: dict[str, dict[Any, list[Any]]] = {"request": {}, "task": {}, "timeline": {}, "decision": {}}
     for row in await graph.ask(
         _FACTS,
-        requests=requests,
-        plans=sorted({request.plan_id for request, _ in asked}),
-        looks=[_look(number, *look) for look, number in looks.items()],
-        required=sorted({id for request, _ in asked for id in request.required}),
+        given={
+            "requests": requests,
+            "plans": sorted({request.plan_id for request, _ in asked}),
+            "looks": [_look(number, *look) for look, number in looks.items()],
+            "required": sorted({id for request, _ in asked for id in request.required}),
+        },
         affecting=MOST_AFFECTING,
         milestones=MILESTONES,
         summary=domain.SUMMARIZED,
@@ -304,7 +306,7 @@ async def _in_force(graph: Graph, known: Mapping[str, domain.Decision]) -> dict[
     """The decisions that are known, and those that stand in the place of any of them, by id."""
     found = dict(known)
     while ids := {decision.superseded_by for decision in found.values()} - found.keys() - {""}:
-        new = [_decision(row["found"]) for row in await graph.ask(_DECISIONS, ids=sorted(ids))]
+        new = [_decision(row["found"]) for row in await graph.ask(_DECISIONS, given={"ids": sorted(ids)})]
         if not new:
             break
         found |= {decision.decision_id: decision for decision in new}
@@ -314,7 +316,7 @@ async def _in_force(graph: Graph, known: Mapping[str, domain.Decision]) -> dict[
 async def _binding(graph: Graph, decisions: Sequence[domain.Decision]) -> frozenset[str]:
     """Those that bind a story or a task: a person's only."""
     ruled = sorted({decision.decision_id for decision in decisions if decision.kind != "council"})
-    return frozenset(row["id"] for row in await graph.ask(_BINDING, ids=ruled)) if ruled else frozenset()
+    return frozenset(row["id"] for row in await graph.ask(_BINDING, given={"ids": ruled})) if ruled else frozenset()
 
 
 def _standing(decision: domain.Decision, known: Mapping[str, domain.Decision]) -> domain.Decision:

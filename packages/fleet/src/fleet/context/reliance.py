@@ -16,63 +16,63 @@ from fleet.context.projection import Row
 # The write to the base comes before it is looked at: who supersedes it meanwhile waits for, or fails after, this transaction. For
 # the embedded server it must be a change: what a SET leaves as it was is not written there, and nobody fails after it.
 _RELY = """
-UNWIND $bases AS e
+UNWIND $given.bases AS e
 MERGE (c:Decision {decision_id: e.decision_id})
 MERGE (b:Decision {decision_id: e.base}) SET b.lock = true, b.dependents = coalesce(b.dependents, 0) + 1
 CREATE (c)-[:DEPENDS_ON]->(b)
 RETURN e.decision_id AS id, e.base AS base, b.superseded_by AS superseded_by, b.relies_on_superseded AS relies"""
 # An earlier try may be there by its id only, or never come. The count is a change, as above.
 _EARLIER = """
-UNWIND $earlier AS e
+UNWIND $given.earlier AS e
 MERGE (old:Decision {decision_id: e.old}) SET old.lock = true, old.retries = coalesce(old.retries, 0) + 1
 RETURN e.decision_id AS id, CASE WHEN old.superseded_in_try IS NULL THEN old.superseded_by END AS ruling"""
 # A person's ruling on one try stands in the place of all that come after it.
 _OVERRULE = """
-UNWIND $overruled AS e
+UNWIND $given.overruled AS e
 MERGE (c:Decision {decision_id: e.decision_id}) SET c.superseded_by = e.ruling
 MERGE (r:Decision {decision_id: e.ruling})
 CREATE (r)-[:SUPERSEDES]->(c)"""
 # Else the last try stands in the place of all before it, whichever came first.
 _SUPERSEDE = """
-UNWIND $earlier AS e
+UNWIND $given.earlier AS e
 MERGE (c:Decision {decision_id: e.decision_id})
 MERGE (old:Decision {decision_id: e.old})
 CREATE (c)-[:SUPERSEDES]->(old)
 WITH e, old WHERE old.superseded_by IS NULL OR old.superseded_in_try < e.number
 SET old.superseded_by = e.decision_id, old.superseded_in_try = e.number"""
 _DECIDED = """
-UNWIND $ids AS id
+UNWIND $given.ids AS id
 MATCH (old:Decision {decision_id: id}) WHERE old.decided_at IS NOT NULL AND old.superseded_by = $decision_id
 RETURN id"""
 _TAKE_STORIES = """
-UNWIND $ids AS id
+UNWIND $given.ids AS id
 MATCH (old:Decision {decision_id: id})-[:AFFECTS]->(s:Story)
 MERGE (c:Decision {decision_id: $decision_id})
 MERGE (c)-[:AFFECTS]->(s)
 RETURN DISTINCT s.story_id AS story_id"""
 _DEPENDENTS = """
-UNWIND $ids AS id
+UNWIND $given.ids AS id
 MATCH (c:Decision)-[:DEPENDS_ON]->(:Decision {decision_id: id})
 RETURN c.decision_id AS id, id AS old"""
 _LOCKED = """
-UNWIND $ids AS id
+UNWIND $given.ids AS id
 MERGE (c:Decision {decision_id: id}) SET c.lock = true
 RETURN id, c.relies_on_superseded AS relies"""
 _FLAG = """
-UNWIND $flags AS e
+UNWIND $given.flags AS e
 MERGE (c:Decision {decision_id: e.id}) SET c.relies_on_superseded = e.relies
 WITH e, c MATCH (other:Decision)-[:DEPENDS_ON]->(c)
 RETURN e.id AS id, other.decision_id AS other"""
 _STORIES = """
-UNWIND $ids AS id
+UNWIND $given.ids AS id
 MATCH (c:Decision {decision_id: id})-[:AFFECTS]->(s:Story)
 RETURN id, s.story_id AS story_id"""
 _RELIES = """
-UNWIND $ids AS id
+UNWIND $given.ids AS id
 MATCH (c:Decision {decision_id: id}) WHERE c.relies_on_superseded IS NOT NULL
 RETURN id, c.relies_on_superseded AS relies"""
 _RAISE = """
-UNWIND $stories AS id
+UNWIND $given.stories AS id
 MERGE (s:Story {story_id: id}) SET s.lock = true
 WITH id, s SET s.version = s.version + 1
 RETURN id, s.version AS version"""
@@ -107,7 +107,7 @@ NOTHING = Settled()
 async def rely(tx: neo4j.AsyncManagedTransaction, bases: Sequence[Row]) -> dict[str, set[str]]:
     """Notes what new decisions depend on: the superseded ones among that, by the decision that relies on them."""
     relies: dict[str, set[str]] = {}
-    for row in await rows(tx, _RELY, bases=sorted(bases, key=itemgetter("base", "decision_id"))):
+    for row in await rows(tx, _RELY, given={"bases": sorted(bases, key=itemgetter("base", "decision_id"))}):
         superseded = {row["base"]} if row["superseded_by"] else set()
         if found := superseded | set(row["relies"] or ()):
             relies.setdefault(row["id"], set()).update(found)
@@ -122,7 +122,7 @@ async def settle(
     version by the event itself."""
     overruled = await _overruled(tx, earlier) if earlier else frozenset()
     if standing := [row for row in earlier if row["decision_id"] not in overruled]:
-        await rows(tx, _SUPERSEDE, earlier=sorted(standing, key=itemgetter("old", "decision_id")))
+        await rows(tx, _SUPERSEDE, given={"earlier": sorted(standing, key=itemgetter("old", "decision_id"))})
     bare = await rely(tx, bases) if bases else {}
     before: dict[str, list[str]] = {}
     for row in earlier:
@@ -139,11 +139,11 @@ async def settle(
 
 async def _overruled(tx: neo4j.AsyncManagedTransaction, earlier: Sequence[Row]) -> frozenset[str]:
     """Locks the earlier tries; the new decisions that are overruled since one of these was."""
-    found = await rows(tx, _EARLIER, earlier=sorted(earlier, key=itemgetter("old", "decision_id")))
+    found = await rows(tx, _EARLIER, given={"earlier": sorted(earlier, key=itemgetter("old", "decision_id"))})
     rulings = {row["id"]: row["ruling"] for row in found if row["ruling"]}
     if rulings:
         overruled = [{"decision_id": id, "ruling": ruling} for id, ruling in sorted(rulings.items())]
-        await rows(tx, _OVERRULE, overruled=overruled)
+        await rows(tx, _OVERRULE, given={"overruled": overruled})
     return frozenset(rulings)
 
 
@@ -161,7 +161,7 @@ async def _effects(
     if overruled:
         superseded = [id]
     elif earlier:
-        superseded = sorted(row["id"] for row in await rows(tx, _DECIDED, ids=earlier, decision_id=id))
+        superseded = sorted(row["id"] for row in await rows(tx, _DECIDED, given={"ids": earlier}, decision_id=id))
         affected = set(await take_stories(tx, earlier, id))
     if gone := [id] if overruled else earlier:
         for dependent, bases in (await dependents(tx, gone)).items():
@@ -181,20 +181,20 @@ async def _effects(
 
 async def take_stories(tx: neo4j.AsyncManagedTransaction, olds: Sequence[str], decision_id: str) -> list[str]:
     """Has a decision affect the stories that those in whose place it stands affect: these stories."""
-    return [row["story_id"] for row in await rows(tx, _TAKE_STORIES, ids=olds, decision_id=decision_id)]
+    return [row["story_id"] for row in await rows(tx, _TAKE_STORIES, given={"ids": olds}, decision_id=decision_id)]
 
 
 async def dependents(tx: neo4j.AsyncManagedTransaction, bases: Sequence[str]) -> dict[str, set[str]]:
     """Those of these decisions that others depend on directly, by the one that does."""
     found: dict[str, set[str]] = {}
-    for row in await rows(tx, _DEPENDENTS, ids=bases):
+    for row in await rows(tx, _DEPENDENTS, given={"ids": bases}):
         found.setdefault(row["id"], set()).add(row["old"])
     return found
 
 
 async def relied(tx: neo4j.AsyncManagedTransaction, decisions: Collection[str]) -> dict[str, tuple[str, ...]]:
     """The superseded decisions that each of these relies on, for those that do."""
-    found = await rows(tx, _RELIES, ids=sorted(decisions)) if decisions else []
+    found = await rows(tx, _RELIES, given={"ids": sorted(decisions)}) if decisions else []
     return {row["id"]: tuple(row["relies"]) for row in found}
 
 
@@ -206,12 +206,12 @@ async def flag(tx: neo4j.AsyncManagedTransaction, relies: Mapping[str, set[str]]
     changed: dict[str, tuple[str, ...]] = {}
     level = {id: set(superseded) for id, superseded in relies.items()}
     while level:
-        before = {row["id"]: set(row["relies"] or ()) for row in await rows(tx, _LOCKED, ids=sorted(level))}
+        before = {row["id"]: set(row["relies"] or ()) for row in await rows(tx, _LOCKED, given={"ids": sorted(level)})}
         added = {id: superseded - before[id] for id, superseded in level.items() if superseded - before[id]}
         now = {id: tuple(sorted(before[id] | added[id])) for id in sorted(added)}
         flags = [{"id": id, "relies": list(now[id])} for id in now]
         level = {}
-        for row in await rows(tx, _FLAG, flags=flags) if flags else ():
+        for row in await rows(tx, _FLAG, given={"flags": flags}) if flags else ():
             level.setdefault(row["other"], set()).update(added[row["id"]])
         changed |= now
     return changed
@@ -220,12 +220,12 @@ async def flag(tx: neo4j.AsyncManagedTransaction, relies: Mapping[str, set[str]]
 async def by_story(tx: neo4j.AsyncManagedTransaction, decisions: Collection[str]) -> dict[str, tuple[str, ...]]:
     """These decisions by each story that they affect."""
     found: dict[str, set[str]] = {}
-    for row in await rows(tx, _STORIES, ids=sorted(decisions)) if decisions else ():
+    for row in await rows(tx, _STORIES, given={"ids": sorted(decisions)}) if decisions else ():
         found.setdefault(row["story_id"], set()).add(row["id"])
     return {story: tuple(sorted(ids)) for story, ids in found.items()}
 
 
 async def raise_stories(tx: neo4j.AsyncManagedTransaction, stories: Sequence[str]) -> dict[str, int]:
     """Gives each story its next version: that version, by the story."""
-    found = await rows(tx, _RAISE, stories=stories) if stories else []
+    found = await rows(tx, _RAISE, given={"stories": stories}) if stories else []
     return {row["id"]: row["version"] for row in found}
