@@ -147,6 +147,19 @@ async def test_jobs_go_to_the_actor_with_the_least_to_do(held: Held) -> None:
     assert held.keeper.pick(1) == first
 
 
+async def test_jobs_that_follow_each_other_go_to_one_actor_while_all_are_busy(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY_JOBS", 4)
+    monkeypatch.setattr(module, "AHEAD_JOBS", 6)
+    first, second = held.cluster.actors
+    await held.until(lambda: held.readiness.ready)
+    picked = [held.keeper.pick(3) for _ in range(10)]
+    idle, busy = picked[:4], picked[4:]
+    assert idle == [first, second, first, second]
+    assert busy == [second, second, second, first, first, first]
+
+
 async def test_an_actor_that_refuses_jobs_gets_none_for_a_while(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEFT_OUT", dt.timedelta(seconds=0.5))
     first, second = held.cluster.actors

@@ -120,8 +120,11 @@ async def make(model: ScriptedModel) -> AsyncIterator[Make]:
         await session.close()
 
 
+@pytest.mark.parametrize(
+    ("calls", "seconds"), [(2 * vllm.FEW, vllm.GATHER_SECONDS), (8 * vllm.MANY, 2 * vllm.GATHER_SECONDS)]
+)
 async def test_many_answers_at_once_are_read_a_few_times_each_and_come_whole(
-    make: Make, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+    make: Make, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch, calls: int, seconds: float
 ) -> None:
     reads = 0
 
@@ -131,14 +134,14 @@ async def test_many_answers_at_once_are_read_a_few_times_each_and_come_whole(
         return parser.feed(chunk)
 
     monkeypatch.setattr(vllm, "_fed", counted)
-    client, calls = make(), 2 * vllm.FEW
+    client = make()
     model.script[:] = [[step for number in range(60) for step in (piece(f"{number} "), 0.01)] + TAIL] * calls
     begun = time.monotonic()
     answers = await asyncio.gather(*(client.complete(spec(), lambda text: None) for _ in range(calls)))
     elapsed = time.monotonic() - begun
     assert {answer.text for answer in answers} == {"".join(f"{number} " for number in range(60))}
     few = 62  # of the first or the last answer, which may be read alone
-    assert reads <= calls * (elapsed / vllm.GATHER_SECONDS + 3) + vllm.FEW * few
+    assert reads <= calls * (elapsed / seconds + 3) + vllm.FEW * few
     assert reads < calls * 60
 
 

@@ -330,6 +330,25 @@ async def test_an_end_that_was_not_published_is_published_by_the_next_round(regi
     assert not await registry.is_open(job.key)
 
 
+async def test_what_the_server_did_not_get_of_a_close_is_made_up_for_by_a_later_round(
+    registry: Registry, bus: Bus
+) -> None:
+    job = fresh_job(handed_at=now() - dt.timedelta(minutes=1))
+    await registry.accept([job])
+    ended = completed(job, "kept", "m", events.Usage(), events.Timing(), now())
+
+    async def lost(stream: str, subject: str, upto: int = 0) -> None:
+        assert (stream, subject) == ("KV_jobs", f"$KV.jobs.open.{job.key}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bus, "discard", lost)
+        await finish(registry, bus, ended)
+    assert await registry.is_open(job.key)
+    await reconcile(registry, bus, VIEWS, Nobody(), now())
+    assert not await registry.is_open(job.key)
+    assert await results(bus, job) == [ended.result]
+
+
 async def test_a_lost_job_past_its_deadline_is_ended_by_the_executor(registry: Registry, bus: Bus) -> None:
     job = fresh_job(deadline=now() - dt.timedelta(seconds=10))
     await registry.accept([job])

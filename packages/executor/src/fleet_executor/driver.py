@@ -259,8 +259,11 @@ async def _child(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
+    import uvloop  # here, since the parent has its loop
+
     if sys.platform == "linux":
         # A child that Ray holds would not see the end of its parent.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    uvloop.install()
     asyncio.run(_child(int(sys.argv[1])))
     os._exit(0)  # past Ray's own good-bye, which can wait for a cluster that is gone

@@ -31,6 +31,11 @@ DROP_SECONDS = 3.0
 """How long an actor may take to hear that jobs have ended."""
 LEFT_OUT = dt.timedelta(seconds=30)
 """How long an actor that did not take jobs gets none."""
+BUSY_JOBS = 24
+"""With more jobs than eight deliberations of three an actor is busy: its answers take longer by more than what they wait for
+the call that is shared."""
+AHEAD_JOBS = 12
+"""How many jobs more than the least busy actor one may have for others to join it, which then share its calls."""
 
 NO_ACTOR = "no VLLMAgentJob of the pool can take jobs now"
 
@@ -49,13 +54,14 @@ class Keeper:
         calls: ModelCalls,
     ) -> None:
         self._cluster = cluster
-        self._giving = Giving(cluster.accept)
+        self._giving = Giving(cluster.accept, self._is_busy)
         self._registry = registry
         self._bus = bus
         self._readiness = readiness
         self._now = now
         self._views: Mapping[str, ActorView] = {}
         self._given: collections.Counter[str] = collections.Counter()
+        self._picked = ""
         self._left_out: dict[str, tuple[dt.datetime, str]] = {}
         self._incarnations: dict[str, str] = {}
         self._lost_before: dict[str, dt.datetime] = {}
@@ -68,14 +74,17 @@ class Keeper:
         self.calls = calls
 
     def pick(self, jobs: int) -> str:
-        """The actor with the least to do, which then counts as having so many jobs more; raises Unavailable while none can
-        take jobs."""
-        able = self._able()
+        """The actor with the least to do, which then counts as having so many jobs more; where all are busy, the one before
+        again until it is too far ahead. Raises Unavailable while none can take jobs."""
+        able = [view.name for view in self._able()]
         if not able:
             raise Unavailable(self._no_actor())
-        actor = min(able, key=lambda view: (len(view.held) + self._given[view.name], view.name)).name
-        self._given[actor] += jobs
-        return actor
+        least = min(able, key=lambda name: (self._jobs_of(name), name))
+        joins = self._picked in able and self._jobs_of(self._picked) <= self._jobs_of(least) + AHEAD_JOBS
+        if not (joins and self._is_busy(least)):
+            self._picked = least
+        self._given[self._picked] += jobs
+        return self._picked
 
     async def accept(self, actor: str, jobs: Sequence[OpenJob]) -> str:
         """See `Cluster.accept`. An actor that does not take them gets none for a while, so that others do."""
@@ -288,6 +297,14 @@ class Keeper:
         except Unavailable as error:
             raise _ClusterError(str(error)) from error
         return views
+
+    def _jobs_of(self, actor: str) -> int:
+        """What it held when it was asked last, and has been given since."""
+        view = self._views.get(actor)
+        return self._given[actor] + (len(view.held) if view else 0)
+
+    def _is_busy(self, actor: str) -> bool:
+        return self._jobs_of(actor) > BUSY_JOBS
 
     def _able(self) -> list[ActorView]:
         self._left_out = {name: entry for name, entry in self._left_out.items() if entry[0] > self._now()}

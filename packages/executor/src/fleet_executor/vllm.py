@@ -113,6 +113,8 @@ FEW = 3
 """Answers that are read at once, each token as it comes."""
 GATHER_SECONDS = 0.05
 """How often each answer is read where they are more: a token by itself costs a wake-up, a hundred at once little more."""
+MANY = 8
+"""With more answers at once than these, each is read half as often: still more often than what is read of it is sent."""
 
 
 def model_session() -> aiohttp.ClientSession:
@@ -218,7 +220,7 @@ class ModelClient:
                         watch.wait(self._config.idle_seconds)
                         watch.missing = "another token in time"
                     if self._reading > FEW:
-                        await _gathered(response)
+                        await _gathered(response, GATHER_SECONDS * (2 if self._reading > MANY else 1))
             except (aiohttp.ClientError, OSError) as error:
                 raise self._broken(stream, error) from error
             finally:
@@ -414,16 +416,16 @@ class _Stream:
             self._pieces.append(text)
 
 
-async def _gathered(response: aiohttp.ClientResponse) -> None:
-    """Leaves what comes to the kernel for a while. All answers wait for the same moment, so that what follows on their texts
-    is sent together."""
+async def _gathered(response: aiohttp.ClientResponse, seconds: float) -> None:
+    """Leaves what comes to the kernel until the next such moment. All answers wait for the same one, so that what follows on
+    their texts is sent together."""
     connection = response.connection
     if connection is None or connection.protocol is None:
         return  # all of it has come
     protocol = connection.protocol
     protocol.pause_reading()
     try:
-        await asyncio.sleep(GATHER_SECONDS - _now() % GATHER_SECONDS)
+        await asyncio.sleep(seconds - _now() % seconds)
     finally:
         protocol.resume_reading()
 
