@@ -3,7 +3,9 @@
 import asyncio
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import context_samples as samples
@@ -27,6 +29,18 @@ async def store(each_bolt: Graph) -> Graph:
     await migrate(each_bolt, "context", MIGRATIONS)
     await reading.prepare(each_bolt)
     return each_bolt
+
+
+async def test_what_is_planned_ahead_writes_nothing(store: Graph) -> None:
+    count = "MATCH (n) RETURN count(n) AS nodes"
+    before = await store.ask(count)
+    await memory.prepare(store)
+    assert await store.ask(count) == before
+
+
+def test_no_statement_is_planned_by_the_length_of_a_list() -> None:
+    for path in Path(memory.__file__).parent.glob("*.py"):
+        assert not re.findall(r"UNWIND \$(?!given\.)\w+", path.read_text()), f"{path.name}: see fleet.bolt.rows"
 
 
 async def put(store: Graph, *items: events.Event) -> list[memory.Recorded]:

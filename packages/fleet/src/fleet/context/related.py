@@ -17,7 +17,7 @@ _SUPERSEDES = (
 )
 _ONE = "MATCH (o:Decision {decision_id: $decision_id}) RETURN o"
 _DEPENDENTS = """
-UNWIND $ids AS id
+UNWIND $given.ids AS id
 MATCH (c:Decision {decision_id: id})<-[:DEPENDS_ON]-(o:Decision)
 WHERE o.decided_at IS NOT NULL
 RETURN id, o ORDER BY o.decided_at, o.decision_id"""
@@ -75,7 +75,7 @@ async def _dependents(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> li
     step: Sequence[str] = [decision_id]
     while step and len(found) <= MOST_DEPENDENTS:
         fresh = []
-        for row in await rows(tx, _DEPENDENTS, ids=step):
+        for row in await rows(tx, _DEPENDENTS, given={"ids": step}):
             if (one := _related(row["o"], row["id"])).decision_id not in seen:
                 seen.add(one.decision_id)
                 fresh.append(one)

@@ -61,7 +61,7 @@ MERGE (c:Decision {decision_id: $decision_id})
 MERGE (t:Task {key: $key})
 CREATE (c)-[:CONSTRAINS]->(t)"""
 _CLOSE = """
-UNWIND $events AS e
+UNWIND $given.events AS e
 MERGE (n:Event {event_id: e.event_id}) SET n += e.values"""
 
 
@@ -134,7 +134,7 @@ async def rule(graph: Graph, ruling: Ruling) -> Ruled:
         own_first = _own_first(versions, ruled.story_id)
         ruled = msgspec.structs.replace(ruled, flagged_in=flagged_in if ruled.flagged else None, versions=own_first)
         events = _events(ruling, ruled, affected, {**said, "fingerprint": fingerprint})
-        await rows(tx, _CLOSE, events=events)
+        await rows(tx, _CLOSE, given={"events": events})
         return ruled
 
     try:
