@@ -103,7 +103,7 @@ class Held:
         self.registry = Registry(MemoryBucket(), MemoryBucket(), MemoryBucket(), MemoryBucket())
         self.readiness = Readiness("ray", "probe", "pool", "registry")
         self.calls = ModelCalls(self.registry, 64)
-        self.keeper = Keeper(self.cluster, self.registry, bus, self.readiness, now, self.calls)
+        self.keeper = Keeper(self.cluster, self.registry, bus, self.readiness, now, self.calls, 64)
         self.stop = asyncio.Event()
 
     async def until(self, check) -> None:  # type: ignore[no-untyped-def]
@@ -158,6 +158,15 @@ async def test_jobs_that_follow_each_other_go_to_one_actor_while_all_are_busy(
     idle, busy = picked[:4], picked[4:]
     assert idle == [first, second, first, second]
     assert busy == [second, second, second, first, first, first]
+
+
+async def test_jobs_join_others_only_where_there_is_a_free_slot(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUSY_JOBS", 4)
+    monkeypatch.setattr(held.keeper, "_slots", 12)
+    first, second = held.cluster.actors
+    await held.until(lambda: held.readiness.ready)
+    picked = [held.keeper.pick(3) for _ in range(8)]
+    assert picked == [first, second, first, second, second, second, first, first]
 
 
 async def test_an_actor_that_refuses_jobs_gets_none_for_a_while(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:

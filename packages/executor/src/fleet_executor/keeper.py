@@ -52,6 +52,7 @@ class Keeper:
         readiness: Readiness,
         now: Callable[[], dt.datetime],
         calls: ModelCalls,
+        slots: int,
     ) -> None:
         self._cluster = cluster
         self._giving = Giving(cluster.accept, self._is_busy)
@@ -72,15 +73,17 @@ class Keeper:
         self._unmade = "the pool is not made yet"
         self._made = asyncio.Event()
         self.calls = calls
+        self._slots = slots
 
     def pick(self, jobs: int) -> str:
         """The actor with the least to do, which then counts as having so many jobs more; where all are busy, the one before
-        again until it is too far ahead. Raises Unavailable while none can take jobs."""
+        again until it is too far ahead, or has no free slot left. Raises Unavailable while none can take jobs."""
         able = [view.name for view in self._able()]
         if not able:
             raise Unavailable(self._no_actor())
         least = min(able, key=lambda name: (self._jobs_of(name), name))
-        joins = self._picked in able and self._jobs_of(self._picked) <= self._jobs_of(least) + AHEAD_JOBS
+        most = min(self._jobs_of(least) + AHEAD_JOBS, self._slots - jobs)
+        joins = self._picked in able and self._jobs_of(self._picked) <= most
         if not (joins and self._is_busy(least)):
             self._picked = least
         self._given[self._picked] += jobs

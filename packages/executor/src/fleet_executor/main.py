@@ -57,7 +57,7 @@ async def _run(settings: ExecutorSettings, parts: Parts, stop: asyncio.Event) ->
             return
         registry = Registry.on(bus)
         calls = ModelCalls(registry, settings.model_calls_limit)
-        parts.keeper = Keeper(parts.cluster, registry, bus, readiness, clock.now, calls)
+        parts.keeper = Keeper(parts.cluster, registry, bus, readiness, clock.now, calls, settings.actor_concurrency)
         parts.bus, parts.registry = bus, registry
         loops = {
             "keeper": parts.keeper.run(stop),

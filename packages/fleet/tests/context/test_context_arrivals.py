@@ -169,3 +169,13 @@ async def test_a_plan_is_shown_from_its_coming_to_the_end_of_its_writing(
     assert arrivals.of(plan) is not None
     await writing
     assert arrivals.of(plan) is None
+
+
+def test_of_two_contents_of_a_plan_the_first_is_shown() -> None:
+    first, second = samples.arriving(planned("s", "p")), samples.arriving(planned("s", "p", approved_by="bob"))
+    arrivals = Arrivals()
+    with arrivals.held(first):
+        with arrivals.held(second):
+            assert arrivals.of("p") is first
+        assert arrivals.of("p") is first
+    assert arrivals.of("p") is None

@@ -1,9 +1,11 @@
 """What a sweep finds by the markers alone, and the timers that it makes."""
 
+import asyncio
 import datetime as dt
 from typing import Any
 
 import harness
+import pytest
 import realparts
 from harness import COMPLETED, FAILED, PLAN_COMPLETED, Peers, approved, deliberation_id, published, replica, task, until
 
@@ -11,6 +13,7 @@ from fleet.deliberation.state import Deliberation
 from fleet.orchestrator import main
 from fleet_wire import events
 from fleet_wire.bus import Bus
+from fleet_wire.errors import Unavailable
 
 
 def marked_only(parts: main.Parts) -> None:
@@ -38,6 +41,77 @@ async def test_a_deadline_becomes_a_timer_when_a_sweep_finds_it_near(
         [failed] = await until(lambda: published(server, FAILED))
         assert failed.reason == "deadline"
         assert 2.9 <= failed.duration_seconds < 3.4
+
+
+async def test_an_executor_that_does_not_answer_holds_up_no_deadline_of_others(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.answer = harness.silent
+    plans = 24
+    async with replica(own_nats.url, peers, timeout_seconds=4, sweep_seconds=60):
+        for number in range(plans):
+            budget = events.Budget(seconds=1 if number % 2 else 4)
+            await server.publish(approved(f"p{number}", task("a"), budget=budget))
+        await until(lambda: peers.executor.calls == plans)
+
+    async def unanswered(deliberation_id: str) -> dict[str, events.AgentResult | None]:
+        await asyncio.sleep(1)
+        raise Unavailable("no answer in time")
+
+    peers.executor.results = unanswered  # type: ignore[method-assign]
+    await asyncio.sleep(1.5)
+    async with replica(own_nats.url, peers, timeout_seconds=4, sweep_seconds=0.5):
+        failed = await until(lambda: _all(server, plans), 60)
+    late = [event.duration_seconds - (1 if int(event.plan_id[1:]) % 2 else 4) for event in failed]
+    assert max(late) < 8  # one after the other they would take half a minute
+
+
+async def _all(server: Bus, count: int) -> list[Any]:
+    failed = await published(server, FAILED)
+    return failed if len(failed) == count else []
+
+
+async def test_what_no_running_plan_names_gets_a_marker_of_its_own(
+    own_nats: realparts.Nats, server: Bus, peers: Peers
+) -> None:
+    peers.executor.answer = harness.silent
+    name = deliberation_id("p1", "a")
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: peers.executor.calls)
+        await parts.store.plans.delete("p1")
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        await until(parts.sweep.live.names)
+        assert list(await parts.sweep.live.names()) == [name]
+
+
+async def test_a_deliberation_whose_plan_is_lost_is_tidied_up_when_that_is_back(
+    own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidied: list[str] = []
+    peers.executor.answer = harness.silent
+    async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
+        deliberations, plans = parts.handlers.deliberations, parts.handlers.plans
+        tidy = deliberations.tidy
+
+        async def noted(state: Deliberation) -> None:
+            tidied.append(state.deliberation_id)
+            await tidy(state)
+
+        monkeypatch.setattr(type(deliberations), "tidy", lambda _, state: noted(state))
+        await server.publish(approved("p1", task("a")))
+        await until(lambda: peers.executor.calls)
+        plan = await parts.store.plans.get("p1")
+        assert plan is not None
+        await parts.store.plans.delete("p1")
+        plans.records.forget("p1")
+        await parts.use_cases.interventions.cancel_deliberation(deliberation_id("p1", "a"), "not needed")
+        await until(lambda: _retired(parts, deliberation_id("p1", "a")))
+        await asyncio.sleep(1)  # it tries to tell its plan, again and again
+        assert tidied == []
+        await parts.store.plans.create("p1", plan.value)
+        await until(lambda: published(server, PLAN_COMPLETED))
+    assert tidied == [deliberation_id("p1", "a")]
 
 
 async def test_what_ends_long_before_its_deadline_has_no_timer_made_or_taken_back(

@@ -23,17 +23,17 @@ class Arrivals:
 
     @contextlib.contextmanager
     def held(self, arriving: Arriving) -> Iterator[None]:
-        """Shows an approved plan for as long as the block runs; no other event is shown."""
+        """Shows an approved plan for as long as the block runs; no other event is shown, and no second one of a plan: the graph
+        keeps the first."""
         event = arriving.event
-        if not isinstance(event, events.PlanApproved):
+        if not isinstance(event, events.PlanApproved) or event.plan_id in self._plans:
             yield
             return
         self._plans[event.plan_id] = arriving
         try:
             yield
         finally:
-            if self._plans.get(event.plan_id) is arriving:
-                del self._plans[event.plan_id]
+            del self._plans[event.plan_id]
 
     def of(self, plan_id: str) -> Arriving | None:
         """The event of a plan that is being written; None for any other."""

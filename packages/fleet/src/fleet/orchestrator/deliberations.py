@@ -74,6 +74,7 @@ class Deliberations:
     replays: Replays
     clock: Clock
     times: Times
+    plan_is_there: Callable[[Deliberation], Awaitable[None]]
     report: Callable[[Deliberation], Awaitable[None]]
 
     async def drive(self, deliberation_id: str) -> None:
@@ -137,7 +138,7 @@ class Deliberations:
         from the start. By its marker, which goes last, or by its plan, which is told after that, a sweep finds what a crash left.
         None of it is waited for: should the server not get it, a timer comes that is passed over, results stay as long as a
         stub, or a sweep finds the marker."""
-        if self.times.near(state.deadline, state.closed_at or self.clock()):
+        if state.closed_at is None or self.times.near(state.deadline, state.closed_at):
             await self.bus.unschedule(state.deliberation_id)
         for job in state.jobs:
             await self.results.expire(job.job_id)
@@ -259,6 +260,7 @@ class Deliberations:
     async def _report(self, state: Deliberation) -> Confirmed:
         """Tells the plan. After that nobody may look for this deliberation any more, so that it is tidied up before."""
         if state.retired:
+            await self.plan_is_there(state)
             await self.tidy(state)
         await self.report(state)
         return (Reported(),)

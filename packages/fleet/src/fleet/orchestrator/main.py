@@ -134,7 +134,7 @@ def assemble(
     preparing = Preparing(store, memory, sandbox, rule_files, limits, clock.now)
     replays = Replays(store, records, preparing, results, clock.now)
     deliberations = Deliberations(
-        store, bus, executor, records, live, results, preparing, replays, clock.now, times, plans.report
+        store, bus, executor, records, live, results, preparing, replays, clock.now, times, plans.is_there, plans.report
     )
     driver.step, plan_driver.step = deliberations.drive, plans.drive
     handlers = Handlers(bus, deliberations, plans, driver, plan_driver)

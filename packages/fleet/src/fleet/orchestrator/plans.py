@@ -156,9 +156,14 @@ class Plans:
             log.info("plan completed", plan_id=plan.plan_id, round=plan.round)
         await self.live_plans.unmark(plan.plan_id, revision)
 
+    async def is_there(self, state: Deliberation) -> None:
+        """Raises Unavailable while the plan of a deliberation has no record: the sweep takes it from planning again."""
+        if await self.records.known(state.plan_id) is None:
+            raise Unavailable(f"plan {state.plan_id} has no record")
+
     async def report(self, state: Deliberation) -> None:
         """Tells the plan how one of its deliberations ended, and what it used; where that was the last, the same write completes
-        it. Raises Unavailable while the plan has no record: the sweep takes it from planning again.
+        it. Raises Unavailable as `is_there` does.
 
         The plan's marker may go after that: a deliberation with which something is left to be done gets one of its own."""
         if not state.retired:
