@@ -134,7 +134,7 @@ async def deliver(store: Graph, record: handlers.Recorder, arriving: Sequence[ev
         if isinstance(item, Ruling):
             refused.append(item)
         else:
-            await samples.patiently(record.ask, samples.arriving(item))
+            await samples.patiently(record.record, samples.arriving(item))
         await samples.patiently(try_again)
     while refused:  # on what another delivers
         await asyncio.sleep(0.05)
