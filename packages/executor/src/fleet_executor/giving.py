@@ -8,9 +8,9 @@ from fleet_executor.jobs import MAX_JOBS, OpenJob
 from fleet_wire.errors import Unavailable
 
 SPACING_SECONDS = 0.05
-"""From the beginning of one call of a busy actor to that of the next. As long as the actor leaves the answers unread that it has
-(`vllm.GATHER_SECONDS`), so nobody sees the difference; at 35 deliberations a second on two actors, 2.4 of them share a call then
-instead of 1.6."""
+"""From the beginning of one call of a busy actor to that of the next. No longer than the actor leaves the answers unread that
+it has (`vllm.GATHER_SECONDS`), so nobody sees the difference; at 35 deliberations a second on two actors, 2.4 of them share a
+call then instead of 1.6."""
 
 Waiting = list[tuple[Sequence[OpenJob], "asyncio.Future[str]"]]
 

@@ -111,10 +111,11 @@ END_SECONDS = 0.05
 
 FEW = 3
 """Answers that are read at once, each token as it comes."""
-GATHER_SECONDS = 0.05
-"""How often each answer is read where they are more: a token by itself costs a wake-up, a hundred at once little more."""
-MANY = 8
-"""With more answers at once than these, each is read half as often: still more often than what is read of it is sent."""
+READS_PER_SECOND = 640
+"""What an actor reads of all its answers together where they are more: a token by itself costs a wake-up, a hundred at once
+little more."""
+GATHER_SECONDS = (0.025, 0.05, 0.1)
+"""How long an answer may be left unread: the first that keeps within the reads. The last is as often as what is read is sent."""
 
 
 def model_session() -> aiohttp.ClientSession:
@@ -220,7 +221,7 @@ class ModelClient:
                         watch.wait(self._config.idle_seconds)
                         watch.missing = "another token in time"
                     if self._reading > FEW:
-                        await _gathered(response, GATHER_SECONDS * (2 if self._reading > MANY else 1))
+                        await _gathered(response, gather_seconds(self._reading))
             except (aiohttp.ClientError, OSError) as error:
                 raise self._broken(stream, error) from error
             finally:
@@ -414,6 +415,11 @@ class _Stream:
             if self.size > MAX_ANSWER_CHARS:
                 raise ModelError("malformed", f"the answer is above {MAX_ANSWER_CHARS} characters", False)
             self._pieces.append(text)
+
+
+def gather_seconds(answers: int) -> float:
+    """How long each of so many answers at once is left unread. One of a few lengths, whose moments all answers share."""
+    return next((seconds for seconds in GATHER_SECONDS if answers <= seconds * READS_PER_SECOND), GATHER_SECONDS[-1])
 
 
 async def _gathered(response: aiohttp.ClientResponse, seconds: float) -> None:
