@@ -103,6 +103,31 @@ async def test_delete_of_what_is_not_there_is_well(case: Case) -> None:
     await case.bucket.create("a", Record(1))
 
 
+async def test_what_is_discarded_is_soon_gone_and_what_was_written_since_is_not(case: Case) -> None:
+    first = await case.bucket.create("a", Record(1))
+    second = await case.bucket.update("a", Record(2), first)
+    kept = await case.bucket.create("b", Record(3))
+    await case.bucket.discard("a", first)
+    await case.bucket.discard("b")
+    await case.bucket.discard("c")
+    await gone(case.bucket, "b")
+    entry = await case.bucket.get("a")
+    assert entry is not None
+    assert entry.revision == second
+    await case.bucket.discard("a", second)
+    await gone(case.bucket, "a")
+    assert await case.bucket.create("b", Record(4)) > kept
+
+
+async def gone(bucket: "Bucket[Record]", key: str) -> None:
+    """Waits until there is no such record: nobody is told of what is discarded."""
+    for _ in range(200):
+        if await bucket.get(key) is None:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{key} is still there")
+
+
 async def test_a_record_ends_with_its_time_to_live(case: Case) -> None:
     await case.bucket.create("short", Record(1), ttl=dt.timedelta(seconds=1))
     await case.bucket.create("long", Record(2), ttl=dt.timedelta(seconds=60))

@@ -5,7 +5,7 @@ Keys: `claim.{job_id}` · `open.{deliberation_id}.{job_id}` · `ended.{deliberat
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Optional
 
 import msgspec
@@ -24,18 +24,12 @@ class Registry:
     """Every call raises Unavailable while the store is away."""
 
     def __init__(
-        self,
-        claims: Bucket[JobClaim],
-        open_jobs: Bucket[OpenJob],
-        ended: Bucket[EndedJob],
-        pools: Bucket[PoolClaim],
-        remove: Optional[Callable[[str], Awaitable[None]]] = None,
+        self, claims: Bucket[JobClaim], open_jobs: Bucket[OpenJob], ended: Bucket[EndedJob], pools: Bucket[PoolClaim]
     ) -> None:
         self._claims = claims
         self._open = open_jobs
         self._ended = ended
         self._pools = pools
-        self._remove = remove or open_jobs.delete
 
     @classmethod
     def on(cls, bus: Bus) -> "Registry":
@@ -45,7 +39,6 @@ class Registry:
             JetStreamBucket(bus, "jobs", OpenJob),
             JetStreamBucket(bus, "jobs", EndedJob),
             JetStreamBucket(bus, "jobs", PoolClaim),
-            lambda key: bus.discard("KV_jobs", f"$KV.jobs.{key}"),
         )
 
     async def accept(self, jobs: Sequence[OpenJob]) -> list[OpenJob]:
@@ -99,7 +92,7 @@ class Registry:
     async def close(self, key: str) -> None:
         """The end of the job is published. Nothing is waited for: where the server does not get it, a later round finds the job
         open and its end recorded, and closes it."""
-        await self._remove(f"open.{key}")
+        await self._open.discard(f"open.{key}")
 
     async def open_jobs(self, deliberation_id: str = "") -> list[Entry[OpenJob]]:
         """Those of one deliberation, or all."""

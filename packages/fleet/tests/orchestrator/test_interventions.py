@@ -262,7 +262,7 @@ async def test_a_marker_made_again_for_a_retry_is_not_taken_for_the_one_before(
     own_nats: realparts.Nats, server: Bus
 ) -> None:
     store = stores.jetstream_store(server)
-    markers, others = Markers(server, store.live, "liveplan"), Markers(server, store.live, "liveplan")
+    markers, others = Markers(store.live, "liveplan"), Markers(store.live, "liveplan")
     now = main.clock.now()
     await markers.mark("p1", now)
     before = markers.own("p1")

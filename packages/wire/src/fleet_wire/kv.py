@@ -62,6 +62,10 @@ class Bucket(Protocol[T]):
     async def delete(self, key: str) -> None:
         """Removes the record, if there is one."""
 
+    async def discard(self, key: str, revision: int = 0) -> None:
+        """Removes the record, if there is one; with a revision only that one or an older one. Nothing is waited for, and nothing
+        stays in its place: should the server not get it, the record stays."""
+
     def entries(self, prefix: str = "") -> AsyncIterator[Entry[T]]:
         """All records whose key begins with the prefix, which ends at a dot or is empty. One that cannot be read is logged
         and left out, so that it hides no other; one that is written meanwhile may come twice, the newer one last."""
@@ -111,6 +115,9 @@ class JetStreamBucket(Generic[T]):
             await self._bus.append(self._prefix + key, b"", headers)
         except TRANSIENT as error:
             raise self._away(error) from error
+
+    async def discard(self, key: str, revision: int = 0) -> None:
+        await self._bus.discard(self._stream, self._prefix + key, revision)
 
     async def entries(self, prefix: str = "") -> AsyncIterator[Entry[T]]:
         try:
@@ -231,6 +238,11 @@ class MemoryBucket(Generic[T]):
 
     async def delete(self, key: str) -> None:
         self._records.pop(key, None)
+
+    async def discard(self, key: str, revision: int = 0) -> None:
+        entry = await self.get(key)
+        if entry is not None and (not revision or entry.revision <= revision):
+            await self.delete(key)
 
     async def entries(self, prefix: str = "") -> AsyncIterator[Entry[T]]:
         for key in list(self._records):

@@ -15,7 +15,6 @@ from fleet.deliberation.state import Deliberation, DeliberationEvent
 from fleet.orchestrator.records import E, Records, S
 from fleet.orchestrator.store import Live
 from fleet.recent import Recent
-from fleet_wire.bus import Bus
 from fleet_wire.errors import Conflict
 from fleet_wire.kv import Bucket, Entry, change
 
@@ -30,8 +29,7 @@ STRAY_AFTER = dt.timedelta(minutes=1)
 class Markers:
     """The markers of one kind of record, under `{prefix}.{name}` in the bucket of the deliberations."""
 
-    def __init__(self, bus: Bus, bucket: Bucket[Live], prefix: str) -> None:
-        self._bus = bus
+    def __init__(self, bucket: Bucket[Live], prefix: str) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}."
         self._own: Recent[int] = Recent(KEPT)
@@ -87,7 +85,7 @@ class Markers:
         """Has the marker taken away, with a revision only where it has not been made again since. Nothing is left in its place,
         and nothing is waited for: one that stays is found by the next sweep."""
         self._own.drop(name)
-        await self._bus.discard("KV_deliberations", f"$KV.deliberations.{self._prefix}{name}", revision)
+        await self._bucket.discard(self._prefix + name, revision)
 
 
 def running_of(plan: Plan) -> list[str]:

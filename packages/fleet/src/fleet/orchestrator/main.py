@@ -128,7 +128,7 @@ def assemble(
     limits = Limits(settings.agent_max_tokens, settings.agent_temperature, settings.context_token_budget)
     driver, plan_driver = Driver(), Driver()
     records, plan_records = deliberation_records(store), plan_records_of(store)
-    live, live_plans = Markers(bus, store.live, "live"), Markers(bus, store.live, "liveplan")
+    live, live_plans = Markers(store.live, "live"), Markers(store.live, "liveplan")
     plans = Plans(store, bus, plan_records, records, live, live_plans, plan_driver, driver, clock.now, times)
     results, sandbox = Results(store, executor), Sandbox(executor)
     preparing = Preparing(store, memory, sandbox, rule_files, limits, clock.now)

@@ -50,7 +50,8 @@ class DefaultCouncils(Struct, frozen=True, kw_only=True):
 
 
 class Live(Struct, frozen=True, kw_only=True):
-    """Marks a plan that runs, or a deliberation of no plan that is not retired (`live.Markers`)."""
+    """Marks a plan that runs, or a deliberation that no running plan names and that is not retired
+    (`live.Markers`)."""
 
     created_at: dt.datetime
 
