@@ -15,7 +15,7 @@ from fleet.deliberation.prompt import ContextText
 from fleet.deliberation.requests import JobRequest
 from fleet.deliberation.state import Deliberation
 from fleet.orchestrator import main, policies
-from fleet.orchestrator.peers import Given
+from fleet.orchestrator.peers import Given, Wanted
 from fleet.orchestrator.settings import OrchestratorSettings
 from fleet_wire import apply, events, ids
 from fleet_wire.bus import Bus, connect
@@ -152,15 +152,15 @@ class PlayedMemory:
         self.superseded_by: dict[str, str] = {}
         self.unknown_tasks = False
 
-    async def context_for(self, state: Deliberation, token_budget: int) -> Given:
+    async def context_for(self, wanted: Wanted, token_budget: int) -> Given:
         if self.unknown_tasks:
-            raise NotFound(f"plan {state.plan_id} has no task {state.task.task_id}")
-        if any(decision not in self.decisions for decision in state.based_on):
+            raise NotFound(f"plan {wanted.plan_id} has no task {wanted.task_id}")
+        if any(decision not in self.decisions for decision in wanted.required):
             raise Unavailable("a required decision is not in the graph")
-        standing = [self.superseded_by.get(one, one) for one in state.based_on]
+        standing = [self.superseded_by.get(one, one) for one in wanted.required]
         below = [ContextText(kind="decision", title=one, text=self.decisions[one]) for one in standing]
-        task = ContextText(kind="task", title=state.task.title, text=state.task.description)
-        return Given((task, *below), {one: by for one, by in self.superseded_by.items() if one in state.based_on})
+        task = ContextText(kind="task", title=f"Task {wanted.task_id}", text=f"Do {wanted.task_id}")
+        return Given((task, *below), {one: by for one, by in self.superseded_by.items() if one in wanted.required})
 
     async def has_decision(self, decision_id: str) -> bool:
         return decision_id in self.decisions

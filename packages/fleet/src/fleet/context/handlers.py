@@ -23,6 +23,9 @@ from fleet_wire.gen.context.v1 import context_pb2
 
 log = structlog.get_logger(__name__)
 
+PLAN_RESTS_SECONDS = 0.01
+"""How long a plan that has come waits to be written: it is shown already, and who starts its tasks asks for their contexts now."""
+
 Count = Callable[[Sequence[str]], Awaitable[Sequence[int]]]
 Remembered = (
     events.StoryCreated
@@ -44,6 +47,8 @@ class Recorder:
     async def record(self, arriving: projection.Arriving) -> graph.Recorded:
         """Raises as `graph.record` does."""
         with self.arrivals.held(arriving):
+            if isinstance(arriving.event, events.PlanApproved):
+                await asyncio.sleep(PLAN_RESTS_SECONDS)
             return await self.batches.ask(arriving)
 
 

@@ -277,7 +277,7 @@ def due(state: Deliberation) -> tuple[Command, ...]:
             *(("prepare",) if not state.prompt_hash else ("turn",) if _at_rest(state) else ()),
             *(() if state.submitted or _at_rest(state) else ("submit",)),
         )
-    stop: tuple[Command, ...] = () if state.stopped or not waiting(state) else ("stop",)
+    stop: tuple[Command, ...] = ("stop",) if not state.stopped and _may_run(state) else ()
     if state.status == "deciding":
         return (*stop, "decide")
     told = state.reported or not state.plan_id
@@ -323,6 +323,12 @@ def needed(state: Deliberation) -> int:
 def default_quorum(agents: int) -> int:
     """Half the agents, rounded down, plus 1."""
     return agents // 2 + 1
+
+
+def _may_run(state: Deliberation) -> bool:
+    """Whether the executor may have jobs that have not ended. The first ones are submitted while they are being saved, so that a
+    cancelling may come before that."""
+    return bool(waiting(state)) or (state.closed_by == "cancelled" and not state.jobs)
 
 
 def _at_rest(state: Deliberation) -> bool:

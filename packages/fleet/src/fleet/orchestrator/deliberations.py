@@ -7,6 +7,7 @@ create-only or derived, and what it sends carries derived ids.
 import asyncio
 import dataclasses
 import datetime as dt
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import ParamSpec, TypeVar
 
@@ -121,8 +122,10 @@ class Deliberations:
             moved: Deliberation | None = state
             if failed is None and confirmed == (Reported(),) and state.retired:
                 moved = self.records.note(deliberation_id, confirmed)
-            elif confirmed and failed is None and all(isinstance(event, REPEATABLE) for event in confirmed):
-                moved = await self.records.later(deliberation_id, confirmed)
+            elif failed is None and "prepare" in commands:
+                moved = await self._begin(state, confirmed)
+            elif confirmed and failed is None:
+                moved = await self._confirm(deliberation_id, confirmed)
             elif confirmed:
                 moved = await self.fold(deliberation_id, confirmed)
             if failed is not None:
@@ -132,6 +135,29 @@ class Deliberations:
             if moved is not None and moved.retired and not state.retired and not due(moved):
                 await self.tidy(moved)
             state = moved
+
+    async def _confirm(self, deliberation_id: str, confirmed: Confirmed) -> Deliberation | None:
+        if all(isinstance(event, REPEATABLE) for event in confirmed):
+            return await self.records.later(deliberation_id, confirmed)
+        return await self.fold(deliberation_id, confirmed)
+
+    async def _begin(self, state: Deliberation, prepared: Confirmed) -> Deliberation | None:
+        """Saves what was prepared, and has the first jobs run meanwhile: they follow from the frozen prompt, so that who prepares
+        again after a crash submits the same. Where somebody closed the deliberation before they were saved, they are stopped."""
+        opened = functools.reduce(advance, prepared, state)
+        if "submit" not in due(opened):
+            return await self.fold(state.deliberation_id, prepared)
+        saved, submitted = await asyncio.gather(
+            self.fold(state.deliberation_id, prepared), self._carry_out("submit", opened), return_exceptions=True
+        )
+        if isinstance(saved, BaseException):
+            raise saved
+        if saved is None or opened.jobs[0].job_id not in {job.job_id for job in saved.jobs}:
+            await self.executor.cancel(state.deliberation_id)
+            return saved
+        if isinstance(submitted, BaseException):
+            raise submitted
+        return await self._confirm(state.deliberation_id, submitted)
 
     async def tidy(self, state: Deliberation) -> None:
         """Takes back the timer of a retired deliberation and gives its results their time to live; the outcome has had its own

@@ -16,6 +16,7 @@ from fleet.orchestrator import policies
 from fleet.orchestrator import store as stores
 from fleet.orchestrator.adhoc import Adhoc
 from fleet.orchestrator.consumers import make_consumers
+from fleet.orchestrator.contexts import Contexts
 from fleet.orchestrator.deliberations import Deliberations
 from fleet.orchestrator.driver import Driver
 from fleet.orchestrator.handlers import Handlers
@@ -125,13 +126,14 @@ def assemble(
         timeout=dt.timedelta(seconds=settings.deliberation_timeout_seconds),
         ahead=SWEEPS_AHEAD * dt.timedelta(seconds=settings.sweep_seconds),
     )
-    limits = Limits(settings.agent_max_tokens, settings.agent_temperature, settings.context_token_budget)
+    limits = Limits(settings.agent_max_tokens, settings.agent_temperature)
     driver, plan_driver = Driver(), Driver()
     records, plan_records = deliberation_records(store), plan_records_of(store)
     live, live_plans = Markers(store.live, "live"), Markers(store.live, "liveplan")
-    plans = Plans(store, bus, plan_records, records, live, live_plans, plan_driver, driver, clock.now, times)
+    contexts = Contexts(memory, settings.context_token_budget)
+    plans = Plans(store, bus, plan_records, records, live, live_plans, plan_driver, driver, contexts, clock.now, times)
     results, sandbox = Results(store, executor), Sandbox(executor)
-    preparing = Preparing(store, memory, sandbox, rule_files, limits, clock.now)
+    preparing = Preparing(store, contexts, sandbox, rule_files, limits, clock.now)
     replays = Replays(store, records, preparing, results, clock.now)
     deliberations = Deliberations(
         store, bus, executor, records, live, results, preparing, replays, clock.now, times, plans.is_there, plans.report

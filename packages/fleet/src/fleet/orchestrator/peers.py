@@ -17,7 +17,7 @@ from fleet.deliberation.state import Deliberation
 from fleet.planmessages import budget_of, task_of
 from fleet_wire import events
 from fleet_wire.errors import Invalid, NotFound, Unavailable
-from fleet_wire.events import AgentResult, PlanApproved
+from fleet_wire.events import AgentResult, PlanApproved, StoryPhase
 from fleet_wire.gen.context.v1 import context_pb2, context_pb2_grpc
 from fleet_wire.gen.planning.v1 import planning_pb2, planning_pb2_grpc
 from fleet_wire.gen.ray_executor.v1 import ray_executor_pb2, ray_executor_pb2_grpc
@@ -51,10 +51,22 @@ class Given:
     superseded_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a prompt's context is made for. `required` are the ids of decisions that it must hold."""
+
+    story_id: str
+    plan_id: str
+    task_id: str
+    role: str
+    phase: StoryPhase
+    required: tuple[str, ...] = ()
+
+
 class Memory(Protocol):
     """context, as far as the orchestrator knows it."""
 
-    async def context_for(self, state: Deliberation, token_budget: int) -> Given:
+    async def context_for(self, wanted: Wanted, token_budget: int) -> Given:
         """What the agents may see; raises Unavailable until the graph holds what the task depends on."""
 
     async def has_decision(self, decision_id: str) -> bool:
@@ -120,15 +132,15 @@ class MemoryClient:
         self._channel = channel(address)
         self._stub: context_pb2_grpc.ContextServiceAsyncStub = context_pb2_grpc.ContextServiceStub(self._channel)
 
-    async def context_for(self, state: Deliberation, token_budget: int) -> Given:
+    async def context_for(self, wanted: Wanted, token_budget: int) -> Given:
         request = context_pb2.GetContextRequest(
-            story_id=state.story_id,
-            plan_id=state.plan_id,
-            task_id=state.task.task_id,
-            role=state.task.role,
-            phase=state.story_phase,
+            story_id=wanted.story_id,
+            plan_id=wanted.plan_id,
+            task_id=wanted.task_id,
+            role=wanted.role,
+            phase=wanted.phase,
             token_budget=token_budget,
-            required_decision_ids=state.based_on,
+            required_decision_ids=wanted.required,
         )
         answer = await call(self._stub.GetContext(request, timeout=CALL_SECONDS), "context")
         return Given(

@@ -12,6 +12,7 @@ from fleet.deliberation.plan import Cancel, Close, Plan, PlanEvent, Remembered, 
 from fleet.deliberation.plan_rules import check_plan, tasks_of
 from fleet.deliberation.state import ENDED, Deliberation, spent
 from fleet.orchestrator.clocks import Clock
+from fleet.orchestrator.contexts import Contexts
 from fleet.orchestrator.driver import Driver, at_once
 from fleet.orchestrator.live import DeliberationRecords, Markers, PlanRecords
 from fleet.orchestrator.starting import Times, bench_of, new_deliberation
@@ -36,6 +37,7 @@ class Plans:
     live_plans: Markers
     driver: Driver
     deliberation_driver: Driver
+    contexts: Contexts
     clock: Clock
     times: Times
 
@@ -58,7 +60,9 @@ class Plans:
             started_at=self.clock(),
             budget=event.budget,
         )
-        plan, created = await self.live_plans.create(self.records, event.plan_id, rules.opened(plan), self.clock())
+        plan = rules.opened(plan)
+        self.contexts.begin(plan)
+        plan, created = await self.live_plans.create(self.records, event.plan_id, plan, self.clock())
         if created:
             log.info("plan.approved", plan_id=event.plan_id, tasks=len(plan.tasks))
         self._wake(plan)

@@ -19,7 +19,8 @@ from fleet.deliberation.prompt import Prompt
 from fleet.deliberation.requests import prompt_bytes
 from fleet.deliberation.state import Deliberation, Prepared
 from fleet.orchestrator.clocks import Clock
-from fleet.orchestrator.peers import Executor, Given, Memory
+from fleet.orchestrator.contexts import Contexts
+from fleet.orchestrator.peers import Executor, Given
 from fleet.orchestrator.store import Store, prompt_key
 from fleet.recent import Recent
 from fleet_wire import topology
@@ -35,11 +36,10 @@ KEPT = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What an agent may write and be shown, in tokens, and how it samples."""
+    """What an agent may write, in tokens, and how it samples."""
 
     max_tokens: int
     temperature: float
-    token_budget: int
 
 
 class Sandbox:
@@ -67,10 +67,16 @@ class Preparing:
     """The ports that a prompt is frozen with. `policies` are the rules by role, as JSON."""
 
     def __init__(
-        self, store: Store, memory: Memory, sandbox: Sandbox, policies: Mapping[str, str], limits: Limits, clock: Clock
+        self,
+        store: Store,
+        contexts: Contexts,
+        sandbox: Sandbox,
+        policies: Mapping[str, str],
+        limits: Limits,
+        clock: Clock,
     ) -> None:
         self._store = store
-        self._memory = memory
+        self._contexts = contexts
         self._sandbox = sandbox
         self._policies = policies
         self._limits = limits
@@ -122,7 +128,7 @@ class Preparing:
                 raise Precondition(f"the prompt of {state.replay_of} is kept no longer: it cannot be replayed")
             prompt = rehashed(msgspec.structs.replace(old, sandbox=sandbox))
         else:
-            given = await self._memory.context_for(state, self._limits.token_budget) if state.plan_id else Given()
+            given = await self._contexts.of(state) if state.plan_id else Given()
             prompt = prompts.render(
                 state.task,
                 given.blocks,
