@@ -51,7 +51,8 @@ class Handlers:
         """The DeliberationResultCollector: copies the result, counts its job, or records it as late.
 
         Raises NotFound for a deliberation that has no record, Unavailable until its jobs are saved, and Invalid for a job that is
-        none of its and for a result that contradicts itself. What others had the executor run, under ids that no deliberation has, is none of its business.
+        none of its and for a result that contradicts itself. What others had the executor run, under ids that no deliberation
+        has, is none of its business.
         """
         if not ids.is_deliberation(result.deliberation_id):
             log.info("result of nobody's deliberation", deliberation_id=result.deliberation_id)
