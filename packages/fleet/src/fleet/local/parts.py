@@ -97,7 +97,9 @@ class PartMaker:
         data = self._home.data("nats")
         port = self._at["nats"]
         argv = (_beside_python("nats-server"), "-js", "-a", HOST, "-p", str(port), "-sd", str(data))
-        return Part("nats", self._env["NATS_URL"], checks.nats(self._env["NATS_URL"]), argv, self._plain, data)
+        # More threads only look for work: one is enough for twenty thousand messages a second.
+        plain = {**self._plain, "GOMAXPROCS": "1"}
+        return Part("nats", self._env["NATS_URL"], checks.nats(self._env["NATS_URL"]), argv, plain, data)
 
     def valkey(self) -> Part:
         data = self._home.data("valkey")
