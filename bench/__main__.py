@@ -21,6 +21,11 @@ from fleet.local import serve
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "bench" / "results"
 PYTHON = REPOSITORY / ".venv-bench" / "bin" / "python"
+EXECUTORS = {
+    name: REPOSITORY / folder / "bin" / "python"
+    for name, folder in (("newest", ".venv-executor-newest"), ("reference", ".venv-executor"))
+}
+"""The executor's Python and Ray: the newest, as the others have the newest Python, or those of the reference line."""
 QUIET_LOAD = 0.5
 """Runnable processes, by the kernel's average of a minute, above which a run is warned of."""
 
@@ -32,6 +37,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of the table")
     parser.add_argument("--only", default=",".join(NAMES), help=f"of {', '.join(NAMES)}; comma between")
     parser.add_argument("--protocol", default="vote", help="of the deliberations of this system (default vote)")
+    parser.add_argument(
+        "--executor", choices=EXECUTORS, default="newest", help="whose Python and Ray the executor has (default newest)"
+    )
     parser.add_argument("--fsync", action="store_true", help="sync every commit to disk: NATS, PostgreSQL")
     parser.add_argument(
         "--profile", metavar="PARTS", help="no table, but where these parts spend their time under load"
@@ -41,6 +49,9 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := set(given.only.split(",")) - set(NAMES):
         parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(NAMES)}")
+    if not os.access(EXECUTORS[given.executor], os.X_OK):
+        parser.error(f"--executor {given.executor}: there is no {EXECUTORS[given.executor]}, see scripts/setup")
+    os.environ["FLEET_EXECUTOR_PYTHON"] = str(EXECUTORS[given.executor])
     RESULTS.mkdir(exist_ok=True)
     try:
         return uvloop.run(_profile(given) if given.profile or given.timeline else _bench(given))
