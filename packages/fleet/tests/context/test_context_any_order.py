@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.bolt import Graph, rows
+from fleet.context import explaining, handlers
 from fleet.context import graph as memory
-from fleet.context import handlers, reading
 from fleet.context.migrations import MIGRATIONS
 from fleet.context.rulings import Ruling, rule
 from fleet.migrations import migrate
@@ -222,10 +222,10 @@ async def test_a_ruling_stands_in_the_place_of_later_tries_in_whatever_order_the
         assert found == (expected or found)
         expected = found
     for one in (first, *later):
-        explained = await reading.explain(empty, one.decision_id)
+        explained = await explaining.explain(empty, one.decision_id)
         assert explained.decision.superseded_by == ruling.made
         assert [by.decision_id for by in explained.related.superseded_by] == [ruling.made, again.made]
-    relying = [(await reading.explain(empty, one.decision_id)).decision.relies_on_superseded for one in other]
+    relying = [(await explaining.explain(empty, one.decision_id)).decision.relies_on_superseded for one in other]
     assert relying == [(one.decision_id,) for one in (first, *later)]
 
 
@@ -265,7 +265,7 @@ async def test_a_decision_names_all_overruled_ones_that_it_rests_on_whatever_cam
         return frozenset(bases[number]).union(*(below(base) for base in bases[number]))
 
     for number, decision in enumerate(decisions):
-        found = (await reading.explain(each_bolt, decision.decision_id)).decision
+        found = (await explaining.explain(each_bolt, decision.decision_id)).decision
         expected = sorted(decisions[base].decision_id for base in below(number) & set(overruled))
         assert list(found.relies_on_superseded) == expected
         assert found.superseded_by == (rulings[number].made if number in rulings else "")

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from fleet.batching import Batches
 from fleet.bolt import Graph, rows
-from fleet.context import blocks, domain, reading
+from fleet.context import blocks, domain, explaining, reading
 from fleet.context import graph as memory
 from fleet.context.migrations import MIGRATIONS
 from fleet.migrations import migrate
@@ -104,7 +104,7 @@ async def test_the_first_content_under_an_id_stays(store: Graph, unique: Callabl
     await put(store, one)
     [recorded] = await put(store, other)
     assert (recorded.same, recorded.new, recorded.version) == (False, False, 1)
-    found = await reading.explain(store, one.decision_id)
+    found = await explaining.explain(store, one.decision_id)
     assert found.decision.title == one.decision.title
     assert [proposal.content for proposal in found.proposals] == ["Argon2", "bcrypt"]
 
@@ -217,7 +217,7 @@ async def test_an_ad_hoc_decision_is_kept_without_story_and_plan(store: Graph, u
     event = samples.completed("", "", request)
     [recorded] = await put(store, event)
     assert (recorded.version, recorded.new) == (0, True)
-    found = await reading.explain(store, event.decision_id)
+    found = await explaining.explain(store, event.decision_id)
     assert (found.decision.task_id, found.story_title, found.task_title) == (request, "", "")
     around = await store.read(
         lambda tx: rows(
@@ -368,7 +368,7 @@ async def test_a_decision_is_explained_with_all_that_led_to_it(store: Graph, uni
     base, event = arriving[-2:]
     assert isinstance(event, events.DeliberationCompleted)
     assert isinstance(base, events.DeliberationCompleted)
-    found = await reading.explain(store, event.decision_id)
+    found = await explaining.explain(store, event.decision_id)
     assert found.decision.decided_at == event.decided_at
     assert (found.decision.score, found.decision.margin, found.decision.winner) == (0.9, 0.5, "agent-DEV-001")
     assert [(p.agent_id, p.rank, p.score, p.content_cut) for p in found.proposals] == [
@@ -387,10 +387,10 @@ async def test_an_unknown_decision_or_one_only_referred_to_is_not_found(
 ) -> None:
     name = unique("dec")
     with pytest.raises(NotFound, match=name):
-        await reading.explain(store, name)
+        await explaining.explain(store, name)
     await put(store, samples.completed(unique("story"), unique("plan"), "api", based_on=[name]))
     with pytest.raises(NotFound, match=name):
-        await reading.explain(store, name)
+        await explaining.explain(store, name)
 
 
 async def test_nothing_that_belongs_to_planning_is_touched(store: Graph, unique: Callable[[str], str]) -> None:

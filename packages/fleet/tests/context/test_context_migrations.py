@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from fleet.bolt import Graph, rows
-from fleet.context import reading
+from fleet.context import explaining
 from fleet.context.migrations import MIGRATIONS
 from fleet.migrations import migrate
 
@@ -44,7 +44,7 @@ async def test_what_an_earlier_release_wrote_is_read_in_the_shape_of_this_one(
     for _ in range(2):
         for statement in MIGRATIONS[1].statements:
             await each_bolt.write(lambda tx, statement=statement: rows(tx, statement))
-    found = await reading.explain(each_bolt, names["dec"])
+    found = await explaining.explain(each_bolt, names["dec"])
     assert [(one.agent_id, [check.name for check in one.checks]) for one in found.proposals] == [
         (f"{names['delib']}w", ["present"]),
         (f"{names['delib']}l", []),

@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 
 from fleet.bolt import Graph
+from fleet.context import explaining, projection, related
 from fleet.context import graph as memory
-from fleet.context import projection, reading, related
 from fleet.context.migrations import MIGRATIONS
 from fleet.context.rulings import Ruling, rule
 from fleet.migrations import migrate
@@ -42,7 +42,7 @@ async def test_a_decision_is_explained_with_what_it_stands_on_and_what_stands_on
     again = await rule(store, Ruling(unique("r"), "override", **about, decision_id=ruled.decision_id))  # type: ignore[arg-type]
     await rule(store, Ruling(unique("r"), "affects", **about, decision_id=api.decision_id, story_id=further))  # type: ignore[arg-type]
 
-    found = (await reading.explain(store, arch.decision_id)).related
+    found = (await explaining.explain(store, arch.decision_id)).related
     assert [(one.decision_id, one.through) for one in found.dependents] == [
         (api.decision_id, arch.decision_id),
         (test.decision_id, arch.decision_id),
@@ -53,12 +53,12 @@ async def test_a_decision_is_explained_with_what_it_stands_on_and_what_stands_on
         (ruled.decision_id, arch.decision_id, "ada"),
         (again.decision_id, ruled.decision_id, "ada"),
     ]
-    found = (await reading.explain(store, api.decision_id)).related
+    found = (await explaining.explain(store, api.decision_id)).related
     assert [(one.decision_id, one.title, one.superseded_by) for one in found.bases] == [
         (arch.decision_id, "Decision on arch", ruled.decision_id)
     ]
     assert found.affects == tuple(sorted((story, further)))
-    explained = await reading.explain(store, again.decision_id)
+    explained = await explaining.explain(store, again.decision_id)
     assert [one.decision_id for one in explained.related.supersedes] == [ruled.decision_id]
     assert (explained.decision.kind, explained.decision.decided_by) == ("override", "ada")
 
@@ -69,7 +69,7 @@ async def test_what_a_person_bound_is_named(store: Graph, unique: Callable[[str]
     about = {"by": "ada", "reason": "law", "at": samples.NOW, "title": "EU only", "content": "Data stay in the EU."}
     task = {"story_id": story, "plan_id": plan, "task_id": "api"}
     ruled = await rule(store, Ruling(unique("r"), "constraint", **about, **task))  # type: ignore[arg-type]
-    found = (await reading.explain(store, ruled.decision_id)).related
+    found = (await explaining.explain(store, ruled.decision_id)).related
     assert (found.constrains, found.affects) == ((f"{plan}/api",), (story,))
 
 
@@ -82,6 +82,6 @@ async def test_dependents_are_the_nearest_ones_where_there_are_too_many(
     for number in range(1, 5):
         made.append(samples.completed(story, plan, f"t{number}", minute=number, based_on=[made[-1].decision_id]))
     await put(store, *made)
-    found = (await reading.explain(store, made[0].decision_id)).related
+    found = (await explaining.explain(store, made[0].decision_id)).related
     assert [one.decision_id for one in found.dependents] == [event.decision_id for event in made[1:3]]
     assert found.dependents_cut

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from fleet.bolt import Graph, rows
-from fleet.context import blocks, domain, reading, search
+from fleet.context import blocks, domain, explaining, reading, search
 from fleet.context import graph as memory
 from fleet.context.migrations import MIGRATIONS
 from fleet.context.rulings import Ruled, rule
@@ -39,7 +39,7 @@ async def head(store: Graph, story_id: str) -> int:
 
 
 async def flags(store: Graph, *decisions: events.DeliberationCompleted) -> list[tuple[str, ...]]:
-    return [(await reading.explain(store, one.decision_id)).decision.relies_on_superseded for one in decisions]
+    return [(await explaining.explain(store, one.decision_id)).decision.relies_on_superseded for one in decisions]
 
 
 async def linked(store: Graph, decision_id: str, relation: str) -> list[str]:
@@ -72,8 +72,8 @@ async def test_an_override_takes_the_place_of_a_decision_and_flags_all_that_rest
     )
     assert list(ruled.versions) == [story, other]
     assert (await head(store, story), await head(store, other)) == (4, 2)
-    old = (await reading.explain(store, base.decision_id)).decision
-    new = (await reading.explain(store, ruling.made)).decision
+    old = (await explaining.explain(store, base.decision_id)).decision
+    new = (await explaining.explain(store, ruling.made)).decision
     assert old.superseded_by == ruling.made
     assert (new.kind, new.decided_by, new.protocol, new.winner) == ("override", "ada", "person", "")
     assert (new.title, new.content, new.rationale) == ("Use bcrypt", "bcrypt, cost 12", "The audit says so.")
@@ -272,7 +272,7 @@ async def test_an_ad_hoc_decision_can_be_overruled(store: Graph, unique: Callabl
     await put(store, base)
     ruled = await rule(store, samples.override(unique("r"), base.decision_id))
     assert (ruled.story_id, ruled.versions) == ("", {})
-    assert (await reading.explain(store, base.decision_id)).decision.superseded_by == ruled.decision_id
+    assert (await explaining.explain(store, base.decision_id)).decision.superseded_by == ruled.decision_id
 
 
 async def test_an_override_is_found_by_its_text_and_has_no_deliberation(
@@ -283,7 +283,7 @@ async def test_an_override_is_found_by_its_text_and_has_no_deliberation(
     ruled = await rule(store, samples.override(unique("r"), base.decision_id))
     found = await search.search(store, search.search_of("bcrypt", base.story_id, "", "", 0, ""))
     assert [decision.decision_id for decision in found.decisions] == [ruled.decision_id]
-    why = await reading.explain(store, ruled.decision_id)
+    why = await explaining.explain(store, ruled.decision_id)
     assert (why.proposals, why.dissent, why.missing, why.tokens) == ((), (), (), 0)
 
 

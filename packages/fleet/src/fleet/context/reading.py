@@ -1,4 +1,4 @@
-"""The memory in the graph database: what requests read."""
+"""The memory in the graph database: what contexts are made from."""
 
 import dataclasses
 import datetime as dt
@@ -7,17 +7,12 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-import msgspec
-import neo4j
-
 from fleet.batching import Batches
-from fleet.bolt import Graph, is_answer, rows
+from fleet.bolt import Graph, is_answer
 from fleet.context import arrivals, domain
 from fleet.context.arrivals import Arrivals
 from fleet.context.blocks import told_in
 from fleet.context.projection import Arriving, line
-from fleet.context.related import Related, related
-from fleet_wire import events
 from fleet_wire.errors import FleetError, Invalid, NotFound, Unavailable
 
 READINGS = 5
@@ -27,8 +22,6 @@ _HEADS = """
 UNWIND $given.stories AS id
 MATCH (s:Story {story_id: id})
 RETURN id, s.born AS born, s.version AS version"""
-_STORY = "MATCH (s:Story {story_id: $story_id}) RETURN s"
-_TASK = "MATCH (t:Task {key: $key}) RETURN t"
 _FIELDS = domain.Decision.__struct_fields__
 
 
@@ -97,44 +90,6 @@ MOST_AFFECTING = 64
 """Decisions that affect a story without the task depending on them, of the councils in scope and of the others: the newest."""
 MILESTONES = 5
 """Of a story's timeline: the newest that the scope allows, and the newest that it hides."""
-_DECISION = "MATCH (c:Decision {decision_id: $decision_id}) WHERE c.decided_at IS NOT NULL RETURN c"
-_DELIBERATION = "MATCH (d:Deliberation {deliberation_id: $deliberation_id}) RETURN d"
-_PROPOSALS = """
-MATCH (p:Proposal {deliberation_id: $deliberation_id})
-OPTIONAL MATCH (p)-[:CHECKED]->(k:Check)
-WITH p, k ORDER BY k.place
-RETURN p, collect(k) AS checks ORDER BY p.rank, p.agent_id"""
-_DISSENT = """
-MATCH (p:Proposal)-[r:DISSENTS]->(c:Decision {decision_id: $decision_id})
-RETURN p.agent_id AS agent_id, r.content AS content, r.argument AS argument ORDER BY p.rank, p.agent_id"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Proposal:
-    agent_id: str
-    rank: int
-    score: float
-    checks: tuple[events.Check, ...]
-    content: str
-    content_cut: bool
-    revised: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-    """A decision with what it was chosen from, and what that took: `tokens` of prompts and answers. Titles are empty for an
-    ad-hoc one, or before its plan has arrived."""
-
-    decision: domain.Decision
-    proposals: tuple[Proposal, ...]
-    dissent: tuple[events.Dissent, ...]
-    missing: tuple[events.MissingAgent, ...]
-    related: Related
-    story_title: str
-    task_title: str
-    how: domain.How
-    tokens: int
-    duration_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,11 +150,6 @@ async def prepare(graph: Graph) -> None:
     take longer than a request does. Raises Unavailable."""
     nothing = domain.ContextRequest("", "", "", "", "", 0, domain.Scope(kinds=("milestone",)), required=("",))
     await _facts(graph, Arrivals(), [(nothing, domain.StoryHead("", "", 0))])
-
-
-async def explain(graph: Graph, decision_id: str) -> Explanation:
-    """Raises NotFound for an unknown decision."""
-    return await graph.read(lambda tx: _explain(tx, decision_id))
 
 
 async def _heads(graph: Graph, story_ids: Sequence[str]) -> list[domain.StoryHead | None]:
@@ -405,34 +355,6 @@ def _with_arrived(
     return told, tasks, (seen[:MILESTONES] + hidden[:MILESTONES], timeline[1])
 
 
-async def _explain(tx: neo4j.AsyncManagedTransaction, decision_id: str) -> Explanation:
-    found = await rows(tx, _DECISION, decision_id=decision_id)
-    if not found:
-        raise NotFound(f"there is no decision {decision_id}")
-    decision = decision_of(found[0]["c"])
-    deliberation = {"deliberation_id": decision.deliberation_id}
-    deliberated = await rows(tx, _DELIBERATION, **deliberation)
-    record = deliberated[0]["d"] if deliberated else {}  # a person's ruling has none
-    story = await rows(tx, _STORY, story_id=decision.story_id)
-    task = await rows(tx, _TASK, key=domain.task_key(decision.plan_id, decision.task_id))
-    return Explanation(
-        decision=decision,
-        proposals=tuple(_proposal(row["p"], row["checks"]) for row in await rows(tx, _PROPOSALS, **deliberation)),
-        dissent=tuple(
-            events.Dissent(agent_id=row["agent_id"], content=row["content"], argument=row["argument"] or "")
-            for row in await rows(tx, _DISSENT, decision_id=decision_id)
-        ),
-        missing=msgspec.json.decode(record.get("missing") or "[]", type=tuple[events.MissingAgent, ...]),
-        related=await related(tx, decision_id),
-        story_title=story[0]["s"].get("title") or "" if story else "",
-        task_title=task[0]["t"].get("title") or "" if task else "",
-        # A decision of an earlier release says less.
-        how=msgspec.json.decode(record.get("how") or "{}", type=domain.How),
-        tokens=(record.get("prompt_tokens") or 0) + (record.get("completion_tokens") or 0),
-        duration_seconds=record.get("duration_seconds") or 0.0,
-    )
-
-
 def decision_of(node: Mapping[str, Any]) -> domain.Decision:
     """A decision from the properties of its node."""
     return _decision([node.get(name) for name in _FIELDS])
@@ -476,18 +398,4 @@ def _task(node: Mapping[str, Any]) -> domain.Task:
         description=node["description"],
         requirements=tuple(node["requirements"]),
         acceptance=tuple(node["acceptance"]),
-    )
-
-
-def _proposal(node: dict[str, Any], checks: list[dict[str, Any]]) -> Proposal:
-    # A proposal of an earlier release holds its checks as JSON.
-    found = checks or msgspec.json.decode(node.get("checks") or "[]")
-    return Proposal(
-        agent_id=node["agent_id"],
-        rank=node["rank"],
-        score=node["score"],
-        checks=msgspec.convert(found, tuple[events.Check, ...]),
-        content=node["content"],
-        content_cut=node["content_cut"],
-        revised=bool(node.get("revised")),
     )

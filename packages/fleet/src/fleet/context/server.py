@@ -12,6 +12,7 @@ from fleet.context import (
     changes,
     contextmessages,
     domain,
+    explaining,
     handlers,
     reading,
     rehydrating,
@@ -93,7 +94,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
     ) -> context_pb2.ExplainDecisionResponse:
         ids.check_id("decision_id", request.decision_id)
         self._readiness.require()
-        found = await reading.explain(self._memory, request.decision_id)
+        found = await explaining.explain(self._memory, request.decision_id)
         return context_pb2.ExplainDecisionResponse(
             decision=_decision(found.decision),
             proposals=[_proposal(proposal) for proposal in found.proposals],
@@ -236,7 +237,7 @@ def _related(decision: RelatedDecision) -> context_pb2.RelatedDecision:
     return context_pb2.RelatedDecision(**dataclasses.asdict(decision))
 
 
-def _proposal(proposal: reading.Proposal) -> context_pb2.Proposal:
+def _proposal(proposal: explaining.Proposal) -> context_pb2.Proposal:
     return context_pb2.Proposal(
         agent_id=proposal.agent_id,
         rank=proposal.rank,
