@@ -261,3 +261,8 @@ def test_a_text_is_not_taken_by_itself_for_a_word_that_names_no_secret(monkeypat
     assert taken == []
     assert redact_all([words, 'password = "hunter2"'])[1] == 'password = "[redacted:password]"'
     assert taken == ['password = "hunter2"']
+
+
+def test_what_is_said_to_be_redacted_is_encoded_as_it_is() -> None:
+    assert events.encode(redact_struct(RESULT), redacted=True) == events.encode(RESULT)
+    assert events.decode(RESULT.subject(), events.encode(RESULT, redacted=True)) == RESULT
