@@ -247,9 +247,12 @@ async def test_an_actor_that_cannot_start_refuses_and_tries_again_at_the_next_jo
 
 
 async def test_a_secret_leaves_neither_in_the_chunks_nor_in_the_result(
-    actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel
+    actor: VLLMAgentJob, registry: Registry, bus: Bus, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["Use ", "pass", "word", ' = "', "hun", 0.06, "ter", "2", '"', 0.06, " here", "."]
+    """Both are redacted where they come to be, and not once more where they are published."""
+    again: list[events.Event] = []
+    monkeypatch.setattr(events, "redact_struct", lambda event: again.append(event) or event)
+    words = ["Use ", "pass", "word", ' = "', "hun", 0.12, "ter", "2", '"', 0.06, " here", "."]
     model.script.append([piece(word) if isinstance(word, str) else word for word in words] + TAIL)
     job = fresh_job()
     await give(actor, registry, job)
@@ -261,12 +264,13 @@ async def test_a_secret_leaves_neither_in_the_chunks_nor_in_the_result(
     assert result.content == shown
     standing = await registry.ended(job.key)
     assert standing is not None and standing.result == result
+    assert again == []
 
 
 async def test_chunks_that_cannot_be_sent_are_lost_and_the_stream_goes_on() -> None:
     sent: list[events.TokenChunk] = []
 
-    async def publish(chunk: Any) -> None:
+    async def publish(chunk: Any, *, redacted: bool = False) -> None:
         if chunk.seq == 0 or chunk.done:
             raise Unavailable("the buffer is full")
         sent.append(chunk)
@@ -282,7 +286,7 @@ async def test_chunks_that_cannot_be_sent_are_lost_and_the_stream_goes_on() -> N
 async def test_the_more_jobs_stream_the_less_often_each_sends() -> None:
     sent: list[events.TokenChunk] = []
 
-    async def publish(chunk: Any) -> None:
+    async def publish(chunk: Any, *, redacted: bool = False) -> None:
         sent.append(chunk)
 
     pace = Pace()

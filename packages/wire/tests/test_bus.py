@@ -138,6 +138,17 @@ async def test_core_publish_reaches_the_stream_too(bus: Bus) -> None:
     assert events.decode("vllm.streaming.d.a", stored.data or b"") == chunk
 
 
+@pytest.mark.parametrize(("redacted", "brief"), [(False, "pwd=[redacted:password]"), (True, "pwd=hunter2")])
+async def test_an_event_is_redacted_unless_it_is_said_to_be(bus: Bus, redacted: bool, brief: str) -> None:
+    story = events.StoryCreated(story_id="story-1", title="", brief="pwd=hunter2")
+    seen = await bus.client.subscribe(story.subject())
+    await bus.publish(story, redacted=redacted)
+    await bus.publish_core(story, redacted=redacted)
+    for _ in range(2):
+        event = events.decode(story.subject(), (await seen.next_msg(timeout=5)).data)
+        assert isinstance(event, events.StoryCreated) and event.brief == brief
+
+
 async def timers(bus: Bus) -> "asyncio.Queue[tuple[float, Msg]]":
     """Every delivered timer with the moment of its delivery."""
     queue: asyncio.Queue[tuple[float, Msg]] = asyncio.Queue()

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_redaction_corpus import PLAIN
 
-from fleet_wire import events
-from fleet_wire.redaction import Redactor, forms_in, redact, redact_struct
+from fleet_wire import events, redaction
+from fleet_wire.redaction import Redactor, forms_in, redact, redact_all, redact_struct
 from fleet_wire.secretrules import MARKS, PREFIXES, REACH, WORDS
 
 KEY = "h8RvT2mXwLb7NcYs9JdFkQz4GpAe3UoKi1BtMxQw"
@@ -54,6 +54,15 @@ def test_a_stream_says_what_the_whole_text_would_however_it_is_cut(text: str, da
 def test_a_stream_of_single_characters_says_what_the_whole_text_would(text: str) -> None:
     redactor = Redactor()
     assert "".join([*map(redactor.add, text), redactor.close()]) == redact(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(TEXTS, PIECES), max_size=6))
+@example(["page", f"token={KEY}"])
+@example(["pwd: hunter2", "= none"])
+@example(["-----BEGIN PRI" + "VATE KEY-----\nMIIEowIBAAKCAQEA", "", "Version: 1"])
+def test_what_a_text_loses_depends_on_no_other_text_beside_it(texts: "list[str]") -> None:
+    assert redact_all(texts) == [redact(text) for text in texts]
 
 
 @settings(max_examples=300, deadline=None)
@@ -172,7 +181,7 @@ def test_a_longer_text_costs_no_more_for_a_character(unit: str, monkeypatch: pyt
     costs = []
     for length in (5_000, 50_000):
         read = 0
-        redact((unit * length)[:length])
+        redact_all([(unit * length)[:length]])
         costs.append(read / length)
     assert costs[1] <= costs[0] * 1.5 + 1
 
@@ -242,3 +251,18 @@ def test_ids_are_left_even_where_they_look_like_keys() -> None:
 def test_an_event_without_secrets_is_the_same_object() -> None:
     event = msgspec.structs.replace(RESULT, content="The token is renewed.", checks=[], error=None)
     assert redact_struct(event) is event
+
+
+def test_a_text_is_not_taken_by_itself_for_a_word_that_names_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(redaction, "redact", lambda text: taken.append(text) or redact(text))
+    words = "It took 864 tokens in 3 calls to the model, and no password: there is none"
+    assert redact_all([words, "so it is said"]) == [words, "so it is said"]
+    assert taken == []
+    assert redact_all([words, 'password = "hunter2"'])[1] == 'password = "[redacted:password]"'
+    assert taken == ['password = "hunter2"']
+
+
+def test_what_is_said_to_be_redacted_is_encoded_as_it_is() -> None:
+    assert events.encode(redact_struct(RESULT), redacted=True) == events.encode(RESULT)
+    assert events.decode(RESULT.subject(), events.encode(RESULT, redacted=True)) == RESULT

@@ -9,10 +9,10 @@ async def finish(registry: Registry, bus: Bus, ended: EndedJob) -> EndedJob:
     """Records the end and publishes the one that stands. Safe to run again after any failure; raises Unavailable.
 
     Where another end stands and is published already, nothing is published: the server would not recognise a repetition
-    after its two minutes.
+    after its two minutes. Its result is without secrets already, as that of every end.
     """
     standing = await registry.end(ended)
     if standing == ended or await registry.is_open(ended.key):
-        await bus.publish(standing.result)
+        await bus.publish(standing.result, redacted=True)
         await registry.close(ended.key)
     return standing

@@ -1,8 +1,7 @@
 """Token chunks of one job on their way to `vllm.streaming.…`: gathered, redacted, and sent at most every 100 ms."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Optional
+from typing import Optional, Protocol
 
 import nats.errors
 import structlog
@@ -32,11 +31,17 @@ class Pace:
         return max(INTERVAL_SECONDS, self.streams / CHUNKS_PER_SECOND)
 
 
+class Publish(Protocol):
+    """As `Bus.publish_core`."""
+
+    async def __call__(self, event: events.Event, *, redacted: bool = False) -> None: ...
+
+
 class TokenStream:
     """`add` text as it comes, `close` at the end: the last chunk says `done`. A chunk that cannot be sent is lost; the
     result carries the whole text. What may be the beginning of a secret waits for what follows it."""
 
-    def __init__(self, job: OpenJob, publish: Callable[[events.Event], Awaitable[None]], pace: Pace) -> None:
+    def __init__(self, job: OpenJob, publish: Publish, pace: Pace) -> None:
         self._job = job
         self._publish = publish
         self._pace = pace
@@ -99,6 +104,6 @@ class TokenStream:
         )
         self._seq += 1
         try:
-            await self._publish(chunk)
+            await self._publish(chunk, redacted=True)
         except (FleetError, nats.errors.Error) as error:
             log.debug("token chunk lost", job_id=chunk.job_id, seq=chunk.seq, reason=str(error) or type(error).__name__)

@@ -80,19 +80,26 @@ class Bus:
         return bool(self.client.is_connected)
 
     async def publish(
-        self, event: events.Event, timeout: dt.timedelta = dt.timedelta(seconds=30), after: Optional[int] = None
+        self,
+        event: events.Event,
+        timeout: dt.timedelta = dt.timedelta(seconds=30),
+        after: Optional[int] = None,
+        *,
+        redacted: bool = False,
     ) -> int:
         """Publishes with acknowledgement and answers with the stream's sequence.
 
         Tries again under the same message id until `timeout`; then raises Unavailable. The server drops repetitions within
         its two minutes, consumers recognise later ones by the ids in the body. With `after` the event is only taken as the
-        one that follows on that sequence; raises Conflict where another is there already.
+        one that follows on that sequence; raises Conflict where another is there already. `redacted` is as in `events.encode`.
         """
         headers = self.headers(event)
         if after is not None:
             headers["Nats-Expected-Last-Sequence"] = str(after)
         try:
-            return await self._publish(event.subject(), event, events.encode(event), headers, timeout)
+            return await self._publish(
+                event.subject(), event, events.encode(event, redacted=redacted), headers, timeout
+            )
         except nats.js.errors.APIError as error:
             if error.err_code in WRONG_LAST_SEQUENCE:
                 raise Conflict(f"{event.message_id()} does not follow on {after}: another event does") from error
@@ -140,9 +147,9 @@ class Bus:
         request = {"filter": subject, **({"seq": upto + 1} if upto else {})}
         await self.send(f"$JS.API.STREAM.PURGE.{stream}", msgspec.json.encode(request))
 
-    async def publish_core(self, event: events.Event) -> None:
-        """Publishes without acknowledgement, as `send` does."""
-        await self.send(event.subject(), events.encode(event), self.headers(event))
+    async def publish_core(self, event: events.Event, *, redacted: bool = False) -> None:
+        """Publishes without acknowledgement, as `send` does. `redacted` is as in `events.encode`."""
+        await self.send(event.subject(), events.encode(event, redacted=redacted), self.headers(event))
 
     async def send(self, subject: str, body: bytes, headers: Optional[Mapping[str, str]] = None) -> None:
         """Sends without acknowledgement, after all that was sent before; what the server does not get is lost. Raises

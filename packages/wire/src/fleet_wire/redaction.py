@@ -227,18 +227,19 @@ def redact_struct(value: S) -> S:
 
 
 def _redacted(texts: Sequence[str]) -> dict[str, str]:
-    """What becomes of those that hold a secret. Most texts that hold an anchor, such as "tokens", hold none: only those are
-    looked at one by one."""
+    """What becomes of those that hold a secret: only those in which a rule finds something are taken one by one."""
     return {text: new for text in _suspects(texts) if (new := redact(text)) != text}
 
 
 def _suspects(texts: Sequence[str]) -> set[str]:
-    """The texts in which a rule may find something: all of them searched as one, as no anchor holds the end of a line."""
-    candidates = _candidates("\n".join(texts), 0, True)
-    if not candidates:
+    """The texts in which a rule finds something: all of them searched as one. No anchor holds the end of a line, and no rule
+    finds less in a text where other lines stand before and behind it."""
+    together = "\n".join(texts)
+    found = [at for at, look in _candidates(together, 0, True) if look(together, at, True)]
+    if not found:
         return set()
     begins = list(itertools.accumulate((len(text) + 1 for text in texts), initial=0))
-    return {texts[bisect.bisect_right(begins, at) - 1] for at, _ in candidates}
+    return {texts[bisect.bisect_right(begins, at) - 1] for at in found}
 
 
 @functools.cache
@@ -274,8 +275,7 @@ def _to_struct(fields: dict[str, Callable[[Any, Change], Any]]) -> Optional[Call
         changed = {}
         for name, inner in fields.items():
             old = getattr(value, name)
-            new = inner(old, change)
-            if new is not old:
+            if old and (new := inner(old, change)) is not old:  # many are empty
                 changed[name] = new
         return msgspec.structs.replace(value, **changed) if changed else value
 
