@@ -24,7 +24,7 @@ from fleet_wire.gen.context.v1 import context_pb2
 log = structlog.get_logger(__name__)
 
 PLAN_RESTS_SECONDS = 0.01
-"""How long a plan that has come waits to be written: it is shown already, and who starts its tasks asks for their contexts now."""
+"""How long a plan that has come waits to be written: it is shown already, and who starts its tasks asks for contexts now."""
 
 Count = Callable[[Sequence[str]], Awaitable[Sequence[int]]]
 Remembered = (

@@ -1,4 +1,4 @@
-"""What context gives for prompts. For tasks that start with their plan it is asked for while the plan's record is being written."""
+"""What context gives for prompts. Of tasks that start with their plan it is asked while the plan's record is being written."""
 
 import asyncio
 import dataclasses
@@ -30,7 +30,7 @@ class Contexts:
         self._ahead: dict[Wanted, _Ahead] = {}
 
     def begin(self, plan: Plan) -> None:
-        """Asks for what the tasks of this new plan need that may start at once. What is not there yet is asked for again by `of`."""
+        """Asks for what those tasks of this new plan need that may start at once. What is not there yet `of` asks for again."""
         now = asyncio.get_running_loop().time()
         for wanted, ahead in list(self._ahead.items()):
             if ahead.begun + AHEAD_SECONDS < now:  # its task did not start, or another replica's did

@@ -51,7 +51,8 @@ class Handlers:
         """The DeliberationResultCollector: copies the result, counts its job, or records it as late.
 
         Raises NotFound for a deliberation that has no record, Unavailable until its jobs are saved, and Invalid for a job that is
-        none of its and for a result that contradicts itself. What others had the executor run, under ids that no deliberation has, is none of its business.
+        none of its and for a result that contradicts itself. What others had the executor run, under ids that no deliberation
+        has, is none of its business.
         """
         if not ids.is_deliberation(result.deliberation_id):
             log.info("result of nobody's deliberation", deliberation_id=result.deliberation_id)
@@ -62,9 +63,8 @@ class Handlers:
             state = await records.read(result.deliberation_id)  # another replica may have opened a phase since
         if state is None:
             raise NotFound(f"deliberation {result.deliberation_id} has no record")
-        if (
-            state.status == "preparing"
-        ):  # whoever submitted its jobs saves them now, or crashed, and they are made once more
+        if state.status == "preparing":
+            # Whoever submitted its jobs saves them now, or crashed, and they are made once more.
             self.deliberation_driver.wake(result.deliberation_id)
             raise Unavailable(f"the jobs of deliberation {result.deliberation_id} are not saved yet")
         job_of(state, result)
