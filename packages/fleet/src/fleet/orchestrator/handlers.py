@@ -67,6 +67,9 @@ class Handlers:
             # Whoever submitted its jobs saves them now, or crashed, and they are made once more.
             self.deliberation_driver.wake(result.deliberation_id)
             raise Unavailable(f"the jobs of deliberation {result.deliberation_id} are not saved yet")
+        if not state.jobs:
+            await self._late(state, result)  # it was closed before those that were submitted were saved
+            return
         job_of(state, result)
         result = await self.deliberations.results.save(checked(result))
         after = await self.deliberations.end_job(ended(result, self.deliberations.clock()), result.deliberation_id)
