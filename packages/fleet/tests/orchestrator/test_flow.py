@@ -208,6 +208,7 @@ async def test_a_context_that_has_not_seen_the_plan_is_asked_again_when_the_grap
     own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "FIRST_DELAY_SECONDS", 3600.0)
+    monkeypatch.setattr(driver, "LONGEST_DELAY_SECONDS", 3600.0)
     asked = 0
     context_for = peers.memory.context_for
 

@@ -181,6 +181,7 @@ async def test_a_record_that_could_not_be_saved_is_saved_with_the_same_jobs(
         await until(lambda: published(server, PLAN_COMPLETED))
     assert peers.executor.calls == 3
     assert len(peers.executor.jobs) == 3
+    assert peers.executor.cancelled == []
     assert len(await published(server, COMPLETED)) == 1
     assert await dead_letters(server) == 0
 
