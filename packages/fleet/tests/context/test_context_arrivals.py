@@ -171,6 +171,29 @@ async def test_a_plan_is_shown_from_its_coming_to_the_end_of_its_writing(
     assert arrivals.of(plan) is None
 
 
+async def test_a_plan_rests_while_contexts_are_asked_for_and_nothing_else_does(
+    store: Graph, cache: ContextCache, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "PLAN_RESTS_SECONDS", 3600.0)
+    story, plan = unique("story"), unique("plan")
+    arrivals, request = Arrivals(), samples.asked(story, plan, "api", "DEV", "build", 2000, [])
+    recorder = handlers.recorder(store, arrivals)
+
+    async def publish(update: events.Event) -> None:
+        assert isinstance(update, events.ContextUpdated)
+        assert update.plan_id == ""
+
+    writing = asyncio.create_task(handlers.remember(planned(story, plan), recorder, cache, publish))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(handlers.remember(samples.story_created(story), recorder, cache, publish), 20)
+    assert any(block.kind == "plan" for block in (await seen(store, arrivals, cache, request)).blocks)
+    with pytest.raises(Unavailable, match="is not in the graph yet"):
+        await seen(store, Arrivals(), cache, request)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert arrivals.of(plan) is None
+
+
 def test_of_two_contents_of_a_plan_the_first_is_shown() -> None:
     first, second = samples.arriving(planned("s", "p")), samples.arriving(planned("s", "p", approved_by="bob"))
     arrivals = Arrivals()

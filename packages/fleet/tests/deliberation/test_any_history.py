@@ -93,7 +93,7 @@ class World:
             case "turn":
                 return turn(self.state, self.prompt, self.results, self.now)
             case "submit":
-                return self.submit()
+                return self.submit(self.state)
             case "stop":
                 return machine.Stopped()
             case "decide":
@@ -107,11 +107,18 @@ class World:
             case "retire":
                 return machine.Retired()
 
-    def submit(self) -> DeliberationEvent:
-        for request in requests(self.state, self.prompt, self.results):
+    def submit(self, state: Deliberation) -> DeliberationEvent:
+        for request in requests(state, self.prompt, self.results):
             known = self.accepted.setdefault(request.job_id, request)
             assert known == request  # another content under a known id would be refused
-        return machine.Submitted(self.state.phase)
+        return machine.Submitted(state.phase)
+
+    def submit_ahead(self) -> None:
+        """Submits the first jobs while they are being saved, and crashes before they are."""
+        prepared = advance(self.state, self.carry_out("prepare"))
+        opened = advance(prepared, turn(prepared, self.prompt, self.results, self.now))
+        if "submit" in due(opened):
+            self.submit(opened)
 
     def answer(self, job_id: str) -> AgentResult:
         """What the executor answers for a job: always the same."""
@@ -152,6 +159,8 @@ class World:
         match what:
             case "do" if commands:
                 self.fold(self.carry_out(self.chance.choice(commands)))
+            case "ahead" if "prepare" in commands:
+                self.submit_ahead()
             case "crash" if commands:  # after the effect, before it is saved
                 self.carry_out(self.chance.choice(commands))
             case "twice" if commands:
@@ -192,7 +201,21 @@ class World:
         raise AssertionError(f"it does not end: {self.state}")
 
 
-STEPS = ("do", "do", "do", "crash", "twice", "deliver", "deliver", "deliver", "again", "lost", "stale", "clock")
+STEPS = (
+    "do",
+    "do",
+    "do",
+    "ahead",
+    "crash",
+    "twice",
+    "deliver",
+    "deliver",
+    "deliver",
+    "again",
+    "lost",
+    "stale",
+    "clock",
+)
 RARE = (*STEPS, "late", "cancel")
 
 
@@ -233,6 +256,7 @@ def check_end(world: World) -> None:
     state, found = world.state, world.outcomes[-1]
     assert state.status == ("completed" if isinstance(found, DeliberationCompleted) else "failed")
     assert all(one == found for one in world.outcomes)
+    assert state.stopped or state.closed_by != "cancelled" or (state.jobs and not waiting(state))
     assert len({job.job_id for job in state.jobs}) == len(state.jobs)
     assert len({(job.agent_id, job.phase, job.item) for job in state.jobs}) == len(state.jobs)
     encode(found)

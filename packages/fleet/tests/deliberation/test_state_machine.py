@@ -122,6 +122,24 @@ def test_a_cancelled_deliberation_stops_its_jobs_and_stays_cancelled() -> None:
     assert advance(state, machine.DeadlinePassed(DEADLINE)) == state
 
 
+def test_what_is_cancelled_while_it_prepares_is_stopped_for_its_jobs_may_run_already() -> None:
+    state = advance(fresh(), machine.Cancelled("not wanted", after(3)))
+    assert due(state) == ("stop", "decide")
+    assert due(advance(state, machine.Stopped())) == ("decide",)
+    state = advance(state, machine.OutcomePublished("", "cancelled"))
+    assert due(state) == ("stop", "report")
+    state = advance(state, machine.Reported())
+    assert due(state) == ("stop",)
+    assert due(advance(state, machine.Stopped())) == ("retire",)
+
+
+def test_what_never_had_a_job_and_was_not_cancelled_has_nothing_to_stop() -> None:
+    stillborn = msgspec.structs.replace(fresh(), status="deciding", closed_at=after(0), closed_by="no_council")
+    assert due(stillborn) == ("decide",)
+    assert due(advance(fresh(), machine.DeadlinePassed(DEADLINE))) == ("decide",)
+    assert due(advance(fresh(), machine.Broke("no such task", after(1)))) == ("decide",)
+
+
 def test_a_stop_that_is_not_confirmed_stays_due_to_the_end() -> None:
     state = advance(running(), machine.Cancelled("", after(3)))
     state = advance(state, machine.OutcomePublished("", "cancelled"))

@@ -27,6 +27,7 @@ from fleet.deliberation.prompt import Prompt
 from fleet.deliberation.requests import JobRequest
 from fleet.deliberation.state import Deliberation
 from fleet.orchestrator import deliberations, driver, main
+from fleet.orchestrator.peers import Wanted
 from fleet.orchestrator.store import state_key
 from fleet_wire import events, ids
 from fleet_wire.bus import Bus
@@ -207,28 +208,29 @@ async def test_a_context_that_has_not_seen_the_plan_is_asked_again_when_the_grap
     own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "FIRST_DELAY_SECONDS", 3600.0)
+    monkeypatch.setattr(driver, "LONGEST_DELAY_SECONDS", 3600.0)
     asked = 0
     context_for = peers.memory.context_for
 
-    async def counted(state: Deliberation, token_budget: int) -> Any:
+    async def counted(wanted: Wanted, token_budget: int) -> Any:
         nonlocal asked
         asked += 1
-        if asked == 1:
+        if asked <= 2:  # ahead, and when the task has started
             raise Unavailable("plan p1 is not in the graph yet")
-        return await context_for(state, token_budget)
+        return await context_for(wanted, token_budget)
 
     monkeypatch.setattr(peers.memory, "context_for", counted)
     async with replica(own_nats.url, peers, sweep_seconds=60) as parts:
         await until(lambda: not parts.sweep.unread)  # the first sweep would wake it
         await server.publish(approved("p1", task("a")))
-        await until(lambda: asked)
+        await until(lambda: asked == 2)
         await server.publish(
             events.ContextUpdated(
                 story_id="story-p1", plan_id="p1", deliberation_id="", changed=["p1"], version=1, hash="h"
             )
         )
         await until(lambda: published(server, PLAN_COMPLETED))
-    assert asked == 2
+    assert asked == 3
 
 
 async def test_a_task_that_starts_after_an_override_builds_on_what_supersedes(

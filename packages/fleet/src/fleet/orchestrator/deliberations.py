@@ -152,7 +152,7 @@ class Deliberations:
         )
         if isinstance(saved, BaseException):
             raise saved
-        if saved is None or opened.jobs[0].job_id not in {job.job_id for job in saved.jobs}:
+        if saved is None or not saved.jobs:
             await self.executor.cancel(state.deliberation_id)
             return saved
         if isinstance(submitted, BaseException):

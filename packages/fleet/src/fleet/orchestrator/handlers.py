@@ -63,11 +63,13 @@ class Handlers:
             state = await records.read(result.deliberation_id)  # another replica may have opened a phase since
         if state is None:
             raise NotFound(f"deliberation {result.deliberation_id} has no record")
-        if (
-            state.status == "preparing"
-        ):  # whoever submitted its jobs saves them now, or crashed, and they are made once more
+        if state.status == "preparing":
+            # Whoever submitted its jobs saves them now, or crashed, and they are made once more.
             self.deliberation_driver.wake(result.deliberation_id)
             raise Unavailable(f"the jobs of deliberation {result.deliberation_id} are not saved yet")
+        if not state.jobs:
+            await self._late(state, result)  # it was closed before those that were submitted were saved
+            return
         job_of(state, result)
         result = await self.deliberations.results.save(checked(result))
         after = await self.deliberations.end_job(ended(result, self.deliberations.clock()), result.deliberation_id)
