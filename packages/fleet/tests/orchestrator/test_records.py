@@ -124,6 +124,23 @@ async def test_what_may_wait_is_known_at_once_and_written_with_the_next_write(bu
     assert entry.value == Marks(("x", "y", "z"))
 
 
+async def test_what_may_wait_is_known_while_it_is_written_and_what_comes_meanwhile_is_written_after_it(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.orchestrator.records.LATER_SECONDS", 0.01)
+    records = Records(bucket, RULES)
+    await records.create("a", Marks())
+    await records.later("a", ["x"])
+    writing = asyncio.ensure_future(records.fold("a", ["y"]))
+    await bucket.writes.wait()
+    assert await records.known("a") == Marks(("x",))
+    assert await records.later("a", ["z"]) == Marks(("x", "z"))
+    assert await writing == Marks(("x", "y"))
+    assert await records.known("a") == Marks(("x", "y", "z"))
+    await until(lambda: bucket.calls.count("update") == 2)
+    assert (await until(lambda: bucket.get("state.a"))).value == Marks(("x", "y", "z"))
+
+
 async def test_what_no_other_write_takes_along_is_written_after_its_time(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,7 @@ class Records(Generic[S, E]):
         if entry is None:
             return await self.fold(name, events)
         if name not in self._later:
-            asyncio.get_running_loop().call_later(LATER_SECONDS, self._write_later, name)
+            self._write_soon(name)
         self._later[name] = (*self._later.get(name, ()), *events)
         return self._with_later(name, entry.value)
 
@@ -121,6 +121,18 @@ class Records(Generic[S, E]):
         for event in self._later.get(name, ()):
             state = self._rules.advance(state, event)
         return state
+
+    def _write_soon(self, name: str) -> None:
+        asyncio.get_running_loop().call_later(LATER_SECONDS, self._write_later, name)
+
+    def _taken_along(self, name: str, events: tuple[E, ...]) -> None:
+        """These are written, or lost: what came to wait meanwhile still does. Till now they stood in what this replica knows."""
+        waiting = self._later.get(name, ())
+        if events and waiting[: len(events)] == events:
+            del self._later[name]
+            if left := waiting[len(events) :]:
+                self._later[name] = left
+                self._write_soon(name)
 
     def _write_later(self, name: str) -> None:
         if name in self._later:
@@ -155,7 +167,13 @@ class Records(Generic[S, E]):
                     batch = self._waiting.pop(name, [])
                     if mine not in batch:  # who took it along was cut off
                         batch.append(mine)
-                    state = await self._move(name, [event for fold in batch for event in fold.events], then)
+                    later = self._later.get(name, ())
+                    try:
+                        state = await self._move(
+                            name, [*later, *(event for fold in batch for event in fold.events)], then
+                        )
+                    finally:
+                        self._taken_along(name, later)
                     for fold in batch:
                         fold.done, fold.state = True, state
             return mine.state
@@ -174,7 +192,6 @@ class Records(Generic[S, E]):
         self, name: str, events: Sequence[E], then: Callable[[S], Awaitable[Sequence[E]]] | None
     ) -> S | None:
         entry = self._known.get(name)
-        events = (*self._later.pop(name, ()), *events)
         fresh = False
         while True:
             if entry is None:
