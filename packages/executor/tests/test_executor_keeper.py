@@ -32,6 +32,7 @@ class Actors:
         self.drained: list[Optional[bool]] = []
         self.taken: list[tuple[str, OpenJob]] = []
         self.killed: list[str] = []
+        self.renewed: list[str] = []
         self.told: list[tuple[str, list[str]]] = []
         self.connections = 0
         self.no_probe = ""
@@ -86,6 +87,10 @@ class Actors:
     async def kill(self, actor: str) -> None:
         self.killed.append(actor)
         del self.views[actor]
+
+    async def renew(self, actor: str) -> None:
+        self._fail()
+        self.renewed.append(actor)
 
     async def stats(self) -> ClusterStats:
         raise Unavailable("not asked here")
@@ -172,7 +177,8 @@ async def test_jobs_join_others_only_where_there_is_a_free_slot(held: Held, monk
 async def test_an_actor_that_refuses_jobs_gets_none_for_a_while(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEFT_OUT", dt.timedelta(seconds=0.5))
     first, second = held.cluster.actors
-    held.cluster.views[second] = ActorView(name=second, held=frozenset({"a", "b"}))
+    held.cluster.views[first] = ActorView(name=first, connected=False)
+    held.cluster.views[second] = ActorView(name=second, held=frozenset({"a", "b"}), connected=False)
     await held.until(lambda: held.readiness.ready)
     held.cluster.no_jobs = {first: "no route to NATS", second: "no route either"}
     assert held.keeper.pick(1) == first
@@ -184,6 +190,59 @@ async def test_an_actor_that_refuses_jobs_gets_none_for_a_while(held: Held, monk
     await held.until(lambda: not held.readiness.ready)
     await held.until(lambda: held.readiness.ready)
     assert held.keeper.pick(1) == first
+
+
+async def test_an_only_actor_that_did_not_take_jobs_gets_them_when_it_is_seen_at_work(held: Held) -> None:
+    name = held.cluster.actors[0]
+    held.cluster.actors = [name]
+    await held.until(lambda: held.readiness.ready)
+    job = open_job(1, now=now(), deadline=now() + dt.timedelta(minutes=1), actor=name)
+    await held.registry.accept([job])
+    held.cluster.views[name] = ActorView(name=name, silent_seconds=3)
+    held.cluster.refusal = "no answer in time"
+    with pytest.raises(Unavailable):
+        await held.keeper.accept(name, [job])
+    held.cluster.refusal = ""
+    await held.until(lambda: not held.readiness.ready)
+    with pytest.raises(Unavailable, match="no answer in time"):
+        held.keeper.pick(1)
+    held.cluster.views[name] = ActorView(name=name)
+    await held.until(lambda: held.readiness.ready)
+    assert held.keeper.pick(1) == name
+    await held.until(lambda: held.cluster.taken)  # within the grace: it never got it
+    [(actor, moved)] = held.cluster.taken
+    assert (actor, moved.key, moved.attempt) == (name, job.key, 2)
+
+
+async def test_what_came_late_to_an_actor_that_was_left_out_is_not_handed_on(held: Held) -> None:
+    name = held.cluster.actors[0]
+    held.cluster.actors = [name]
+    await held.until(lambda: held.readiness.ready)
+    job = open_job(1, now=now(), deadline=now() + dt.timedelta(minutes=1), actor=name)
+    await held.registry.accept([job])
+    held.cluster.no_jobs = {name: "no answer in time"}
+    await held.keeper.accept(name, [job])
+    held.cluster.views[name] = ActorView(name=name, held=frozenset({job.key}))
+    held.cluster.no_jobs = {}
+    await asyncio.sleep(0.3)
+    assert held.cluster.taken == [] and held.readiness.ready
+
+
+async def test_an_actor_that_is_taken_for_lost_is_started_anew(held: Held) -> None:
+    first, second = held.cluster.actors
+    await held.until(lambda: held.readiness.ready)
+    held.cluster.views[second] = ActorView(name=second, silent_seconds=14)
+    await asyncio.sleep(0.2)
+    assert held.cluster.renewed == []
+    held.cluster.views[second] = ActorView(name=second, silent_seconds=15)
+    await held.until(lambda: held.cluster.renewed)
+    assert held.keeper.pick(1) == first
+    await held.registry.claim_pool("VLLMAgentJob-newer", now())
+    await held.until(lambda: "another release" in held.readiness.reason)
+    await asyncio.sleep(0.1)
+    held.cluster.renewed.clear()
+    await asyncio.sleep(0.2)
+    assert held.cluster.renewed == []
 
 
 async def test_a_node_that_cannot_run_our_code_keeps_new_work_out_and_holds_up_nothing_else(held: Held) -> None:

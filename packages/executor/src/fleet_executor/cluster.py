@@ -3,10 +3,13 @@
 import asyncio
 import json
 import logging
+import os
 import platform
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Optional, TypeVar, Union
 
 import msgspec
@@ -87,6 +90,9 @@ class RayCluster:
         await self._ask(lambda: ray.kill(self._handle(actor), no_restart=True), CALL_SECONDS)
         self._drop(actor)
 
+    async def renew(self, actor: str) -> None:
+        await self._ask(lambda: self._renew(actor), CALL_SECONDS * 4)
+
     async def stats(self) -> ClusterStats:
         return await self._ask(self._stats, CALL_SECONDS * 4)
 
@@ -114,13 +120,22 @@ class RayCluster:
         self._silent_since: dict[str, float] = {}
         self._node_of: dict[str, str] = {}
         self._incarnation_of: dict[str, str] = {}
+        self._pid_of: dict[str, int] = {}
         self._refused: set[str] = set()
         self._probed: set[str] = set()
         self._no_sandbox: dict[str, str] = {}
         self._checked: set[str] = set()
 
     def _drop(self, actor: str) -> None:
-        for table in (self._handles, self._asked, self._silent_since, self._node_of, self._incarnation_of):
+        tables = (
+            self._handles,
+            self._asked,
+            self._silent_since,
+            self._node_of,
+            self._incarnation_of,
+            self._pid_of,
+        )
+        for table in tables:
             table.pop(actor, None)
         self._checked.discard(actor)
 
@@ -144,6 +159,7 @@ class RayCluster:
         # Once a connection: Ray keeps, and sends, each of them anew.
         self._probe_task = ray.remote(num_cpus=0)(probe)
         self._free_task = ray.remote(num_cpus=0)(_free)
+        self._end_task = ray.remote(num_cpus=0, max_retries=0)(_end)
         self._actor_class = ray.remote(VLLMAgentJob)
 
     def _find_head(self) -> tuple[str, int]:
@@ -251,6 +267,17 @@ class RayCluster:
             return
         ray.get(cancel.remote(msgspec.json.encode(keys)), timeout=CALL_SECONDS)
 
+    def _renew(self, actor: str) -> None:
+        """By a task on its node: Ray's own `kill` asks the process to end, which one that is stuck may not do."""
+        node_id, pid = self._node_of.get(actor, ""), self._pid_of.get(actor, 0)
+        if not pid or not any(node["Alive"] and node["NodeID"] == node_id for node in ray.nodes()):
+            return
+        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        ended = ray.get(self._end_task.options(scheduling_strategy=there).remote(pid), timeout=CALL_SECONDS * 3)
+        self._pid_of.pop(actor, None)  # until it answers again
+        if ended:
+            log.warning("process of a silent VLLMAgentJob ended", actor=actor, pid=pid)
+
     def _handle(self, actor: str) -> Any:
         if actor not in self._handles:
             self._handles[actor] = ray.get_actor(actor, namespace=NAMESPACE)
@@ -281,6 +308,7 @@ class RayCluster:
                     views[name] = msgspec.convert({"name": name, **said}, ActorView)
                     self._silent_since.pop(name, None)
                     self._node_of[name], self._incarnation_of[name] = views[name].node, views[name].incarnation
+                    self._pid_of[name] = views[name].pid
                     continue
                 except ray.exceptions.RayActorError as error:
                     log.warning("VLLMAgentJob does not answer", actor=name, reason=str(error).split("\n", 1)[0])
@@ -324,6 +352,17 @@ def _free() -> dict[str, dict[str, float]]:
     """What is not reserved, by node and resource. Through Ray Client it runs as a task: a client cannot ask this."""
     found: dict[str, dict[str, float]] = state.available_resources_per_node()
     return found
+
+
+def _end(pid: int) -> bool:
+    """Runs on the actor's node; answers with whether it ended the process, and leaves alone what else has its number now."""
+    try:
+        if not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::VLLMAgentJob"):
+            return False
+        os.kill(pid, signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return True
 
 
 def _used(total: Mapping[str, float], left: Mapping[str, float], key: str) -> Used:

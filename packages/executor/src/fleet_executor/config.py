@@ -22,7 +22,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     nats_creds: Optional[str] = None
     vllm_url: str
     vllm_model: str = ""
-    concurrency: int = 64
+    concurrency: int = 256
     connect_seconds: float = 5.0
     first_token_seconds: float = 120.0
     idle_seconds: float = 60.0

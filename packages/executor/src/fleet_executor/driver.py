@@ -75,6 +75,7 @@ ARGUMENTS: Mapping[str, Any] = {
     "accept": tuple[str, msgspec.Raw],  # the jobs, which go on to the actor as they are
     "cancel": tuple[str, list[str]],
     "kill": tuple[str],
+    "renew": tuple[str],
 }
 DECODERS = {method: msgspec.json.Decoder(arguments) for method, arguments in ARGUMENTS.items()}
 
@@ -158,6 +159,9 @@ class Driver:
 
     async def kill(self, actor: str) -> None:
         await self._ask("kill", actor)
+
+    async def renew(self, actor: str) -> None:
+        await self._ask("renew", actor)
 
     async def stats(self) -> ClusterStats:
         return msgspec.json.decode(await self._ask("stats"), type=ClusterStats)

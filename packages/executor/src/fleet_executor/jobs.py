@@ -185,13 +185,18 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     node: str = ""
     """Ray's id of the node that it runs on."""
+    pid: int = 0
+    """Its process there; 0 where that is not known."""
+    connected: bool = True
+    """Whether it has its connection to NATS. Actors of earlier releases do not say."""
     metrics: Optional[bool] = None
     """Whether the model server says how many requests wait there; None where it was not asked since the last answer."""
     waiting: float = 0
     """How many, where `metrics` is true."""
     silent_seconds: float = 0
     lost_before: Optional[Moment] = None
-    """What it was given before this moment, and does not hold, it has lost: it was started anew, or refused it."""
+    """What it was given before this moment, and does not hold, it has lost: it was started anew, refused it, or did not get
+    it."""
 
     @property
     def answers(self) -> bool:
@@ -204,8 +209,8 @@ GRACE = dt.timedelta(seconds=30)
 """A job handed over less than this ago may not be in its actor's list yet: on a busy machine that takes a while. What is
 known to be lost does not wait for it."""
 SILENCE = dt.timedelta(seconds=15)
-"""An actor that has not answered for this long is taken for lost, and its jobs are handed on. Should it still live, the
-first end of a job stands."""
+"""An actor that has not answered for this long is taken for lost: its jobs are handed on, and its process is ended, if there
+still is one, so that Ray starts it anew. Should it live all the same, the first end of a job stands."""
 DEADLINE_GRACE = dt.timedelta(seconds=2)
 """How long after a deadline the actor itself may say so, before the executor does."""
 

@@ -30,7 +30,8 @@ its process after a minute."""
 DROP_SECONDS = 3.0
 """How long an actor may take to hear that jobs have ended."""
 LEFT_OUT = dt.timedelta(seconds=30)
-"""How long an actor that did not take jobs gets none."""
+"""How long an actor that did not take jobs gets none, unless it is seen at work before: where it is the only one, nothing is
+taken without it."""
 BUSY_JOBS = 24
 """With more jobs than eight deliberations of three an actor is busy: its answers take longer by more than what they wait for
 the call that is shared."""
@@ -94,10 +95,10 @@ class Keeper:
         try:
             refusal = await self._giving.give(actor, jobs)
         except Unavailable as error:
-            self._left_out[actor] = (self._now() + LEFT_OUT, str(error))
+            self._left_out[actor] = (self._now(), str(error))
             raise
         if refusal:
-            self._left_out[actor] = (self._now() + LEFT_OUT, refusal)
+            self._left_out[actor] = (self._now(), refusal)
             self._lost_before[actor] = self._now()
         return refusal
 
@@ -149,7 +150,7 @@ class Keeper:
         while True:
             try:
                 await self._cluster.connect()
-                await self._first(self._watch(), self._probe(), self._provide(), self._work())
+                await self._first(self._watch(), self._probe(), self._provide(), self._work(), self._renew())
             except Unavailable as error:
                 if self._views:
                     pause = FIRST_PAUSE_SECONDS
@@ -212,6 +213,19 @@ class Keeper:
                     if self._unmade:
                         self._unmade = str(error)
                     log.warning("the pool lacks actors", reason=str(error))
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _renew(self) -> None:
+        """Has what is taken for lost started anew: Ray does so only where the process has ended. Apart from `_work`, since a
+        node may be slow to answer."""
+        while True:
+            for name in list(self._views):
+                view = self._views.get(name)  # anew: it may have answered while another was seen to
+                if self._ours and view is not None and view.silent_seconds >= SILENCE.total_seconds():
+                    try:
+                        await self._cluster.renew(name)
+                    except Unavailable as error:
+                        log.warning("silent VLLMAgentJob not started anew yet", actor=name, reason=str(error))
             await asyncio.sleep(TICK_SECONDS)
 
     async def _work(self) -> None:
@@ -279,14 +293,24 @@ class Keeper:
         return self._unmade or (None if self._able() else self._no_actor())
 
     def _marked(self, views: Mapping[str, ActorView], now: dt.datetime) -> Mapping[str, ActorView]:
-        """The views, with what is known here of lost jobs: an actor that names another incarnation was started anew."""
+        """The views, with what is known here of lost jobs: an actor that names another incarnation was started anew. One that
+        was left out, and is at work again, has lost what it does not name the next time it is asked: what it was called
+        with may come to it after this answer, but then before that."""
+        back = []
         for view in views.values():
-            if view.answers and self._incarnations.setdefault(view.name, view.incarnation) != view.incarnation:
+            if not view.answers:
+                continue
+            if self._incarnations.setdefault(view.name, view.incarnation) != view.incarnation:
                 self._incarnations[view.name] = view.incarnation
                 self._lost_before[view.name] = now
                 self._left_out.pop(view.name, None)
+            elif view.name in self._left_out and view.connected and self._left_out[view.name][0] < now:
+                del self._left_out[view.name]
+                back.append(view.name)
         replace = msgspec.structs.replace
-        return {name: replace(view, lost_before=self._lost_before.get(name)) for name, view in views.items()}
+        marked = {name: replace(view, lost_before=self._lost_before.get(name)) for name, view in views.items()}
+        self._lost_before.update(dict.fromkeys(back, now))
+        return marked
 
     async def _survey(self, drain: bool) -> Mapping[str, ActorView]:
         """Also ends what is empty of older pools."""
@@ -310,7 +334,8 @@ class Keeper:
         return self._jobs_of(actor) > BUSY_JOBS
 
     def _able(self) -> list[ActorView]:
-        self._left_out = {name: entry for name, entry in self._left_out.items() if entry[0] > self._now()}
+        left_since = self._now() - LEFT_OUT
+        self._left_out = {name: entry for name, entry in self._left_out.items() if entry[0] > left_since}
         views = (self._views.get(name) for name in self._cluster.actors if name not in self._left_out)
         # One missed answer is a busy machine; an actor that really cannot take a job says so, and is left out for a while.
         # One that has never answered is not known to take any.

@@ -87,6 +87,10 @@ class Cluster(Protocol):
     async def kill(self, actor: str) -> None:
         """Ends an actor for good."""
 
+    async def renew(self, actor: str) -> None:
+        """Ends the process that an actor had when it answered last, and nothing else: Ray starts another. Where it has ended
+        already, or was asked for before, that is all."""
+
     async def stats(self) -> ClusterStats:
         """What the cluster says of itself, now."""
 

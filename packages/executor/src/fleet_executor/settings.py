@@ -22,12 +22,13 @@ class ExecutorSettings(CommonSettings):
     vllm_url: str = "http://127.0.0.1:8000"
     vllm_model: str = ""
     """Empty takes the first model the server names."""
-    pool_size: int = Field(default=2, ge=1, le=MOST)
-    """Actors at least: every node of the cluster has one, up to 256 in all."""
+    pool_size: int = Field(default=1, ge=1, le=MOST)
+    """Actors at least: every node of the cluster has one, up to 256 in all. One on a node costs the least: what it reads and
+    what it is given is shared by all that runs there."""
     model_calls_limit: int = Field(default=256, ge=1, le=65536)
     """Calls to the model's endpoint that are open at once, at most; fewer while its /metrics shows requests that wait."""
-    actor_concurrency: int = Field(default=64, ge=1, le=4096)
-    """Calls to the model that one actor has open at once."""
+    actor_concurrency: int = Field(default=256, ge=1, le=4096)
+    """Calls to the model that one actor has open at once: one alone takes all that MODEL_CALLS_LIMIT lets in."""
     model_connect_timeout_seconds: float = Field(default=5, gt=0)
     model_first_token_timeout_seconds: float = Field(default=120, gt=0)
     model_idle_timeout_seconds: float = Field(default=60, gt=0)

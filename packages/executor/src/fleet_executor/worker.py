@@ -118,6 +118,7 @@ class VLLMAgentJob:
                 "node": node_id(),
                 "metrics": metrics,
                 "waiting": waiting,
+                "connected": self._bus is not None,
                 "pid": os.getpid(),
             }
         )

@@ -133,6 +133,11 @@ def test_an_amount_that_is_not_said_is_no_zero() -> None:
     text = render.cluster({"cluster": cluster, "source": {"state": "ok", "error": None, "age_seconds": 0}})
     assert "1.0 of 2.0 used" in text
     assert text.count("not said") == 2
+    assert "p, 0 actors" in text
+    text = render.cluster(
+        {"cluster": {**cluster, "actors": ["a"]}, "source": {"state": "ok", "error": None, "age_seconds": 0}}
+    )
+    assert "p, 1 actor<" in text
 
 
 def test_steps_show_the_first_moment_and_what_came_after_it() -> None:

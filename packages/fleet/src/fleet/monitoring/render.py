@@ -63,7 +63,7 @@ def cluster(data: Json) -> str:
     found = data["cluster"]
     if found is None:
         return stale(data)
-    gib = 2**30
+    gib, actors = 2**30, len(found["actors"])
     alive = sum(1 for node in found["nodes"] if node["alive"])
     facts = [
         ("Ray", f"{found['ray_version']} on Python {found['python_version']}"),
@@ -72,7 +72,7 @@ def cluster(data: Json) -> str:
         ("GPUs", _amount(found["gpus"], 1, "")),
         ("memory", _amount(found["memory_bytes"], gib, " GiB")),
         ("sandbox", _sandbox(found["nodes"])),
-        ("pool", f"{found['pool']}, {len(found['actors'])} actors"),
+        ("pool", f"{found['pool']}, {actors} actor{'' if actors == 1 else 's'}"),
     ]
     rows = "".join(f"<tr><td>{_t(name)}</td><td>{_t(value)}</td></tr>" for name, value in facts)
     return stale(data) + f'<table class="rows">{rows}</table>'
