@@ -1,7 +1,6 @@
 """What context gives for prompts. For tasks that start with their plan it is asked for while the plan's record is written."""
 
 import asyncio
-import dataclasses
 
 from fleet.deliberation import plan as rules
 from fleet.deliberation.plan import Plan, Start
@@ -10,15 +9,9 @@ from fleet.orchestrator.peers import Given, Memory, Wanted
 from fleet_wire.errors import FleetError
 
 AHEAD_SECONDS = 1.0
-"""How old an answer may be that was asked for ahead."""
+"""How long an answer that was asked for ahead is kept."""
 MOST_AHEAD = 16
 """Answers that are asked for ahead and not taken yet: where more plans come at once, they wait for other things than this."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ahead:
-    begun: float
-    answer: asyncio.Future[Given | None]
 
 
 class Contexts:
@@ -27,15 +20,10 @@ class Contexts:
     def __init__(self, memory: Memory, token_budget: int) -> None:
         self._memory = memory
         self._token_budget = token_budget
-        self._ahead: dict[Wanted, _Ahead] = {}
+        self._ahead: dict[Wanted, asyncio.Future[Given | None]] = {}
 
     def begin(self, plan: Plan) -> None:
         """Asks for what the tasks of a new plan need that may start at once. What is not there yet is asked for again by `of`."""
-        now = asyncio.get_running_loop().time()
-        for wanted, ahead in list(self._ahead.items()):
-            if ahead.begun + AHEAD_SECONDS < now:  # its task did not start, or another replica's did
-                del self._ahead[wanted]
-                ahead.answer.cancel()
         for command in rules.due(plan):
             if not isinstance(command, Start):
                 continue
@@ -49,17 +37,21 @@ class Contexts:
                 required=rules.decisions_below(plan, task),
             )
             if wanted not in self._ahead and len(self._ahead) < MOST_AHEAD:
-                self._ahead[wanted] = _Ahead(now, asyncio.ensure_future(self._try(wanted)))
+                answer = self._ahead[wanted] = asyncio.ensure_future(self._try(wanted))
+                asyncio.get_running_loop().call_later(AHEAD_SECONDS, self._drop, wanted, answer)
 
     async def of(self, state: Deliberation) -> Given:
         """Raises Unavailable until the graph holds what the task depends on."""
         wanted = wanted_of(state)
         ahead = self._ahead.pop(wanted, None)
-        if ahead is not None and asyncio.get_running_loop().time() > ahead.begun + AHEAD_SECONDS:
-            ahead.answer.cancel()
-        elif ahead is not None and (given := await ahead.answer) is not None:
+        if ahead is not None and (given := await ahead) is not None:
             return given
         return await self._memory.context_for(wanted, self._token_budget)
+
+    def _drop(self, wanted: Wanted, answer: asyncio.Future[Given | None]) -> None:
+        """Lets go of what nobody took: its task did not start, or another replica started it."""
+        if self._ahead.get(wanted) is answer:
+            self._ahead.pop(wanted).cancel()
 
     async def _try(self, wanted: Wanted) -> Given | None:
         try:
