@@ -118,24 +118,15 @@ class RayCluster:
         self._handles: dict[str, Any] = {}
         self._asked: dict[str, Any] = {}
         self._silent_since: dict[str, float] = {}
-        self._node_of: dict[str, str] = {}
-        self._incarnation_of: dict[str, str] = {}
-        self._pid_of: dict[str, int] = {}
+        self._seen: dict[str, ActorView] = {}
+        """What each actor said of itself last."""
         self._refused: set[str] = set()
         self._probed: set[str] = set()
         self._no_sandbox: dict[str, str] = {}
         self._checked: set[str] = set()
 
     def _drop(self, actor: str) -> None:
-        tables = (
-            self._handles,
-            self._asked,
-            self._silent_since,
-            self._node_of,
-            self._incarnation_of,
-            self._pid_of,
-        )
-        for table in tables:
+        for table in (self._handles, self._asked, self._silent_since, self._seen):
             table.pop(actor, None)
         self._checked.discard(actor)
 
@@ -223,7 +214,7 @@ class RayCluster:
         return {nodes[node_id]: reason for node_id, reason in without.items() if node_id in nodes}
 
     def _make_pool(self) -> list[str]:
-        found = {name: self._node_of.get(name, "") for name in self._named() if self._is_of_pool(name)}
+        found = {name: self._last(name).node for name in self._named() if self._is_of_pool(name)}
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._refused]
         places = placed(self.pool, self._size, found, sorted(nodes))
         config = msgspec.json.encode(self._config)
@@ -257,7 +248,7 @@ class RayCluster:
         return actor not in self.actors if self.actors else not self._is_of_pool(actor)
 
     def _accept(self, actor: str, body: bytes) -> str:
-        taken = self._handle(actor).accept.remote(body, self._incarnation_of.get(actor, ""))
+        taken = self._handle(actor).accept.remote(body, self._last(actor).incarnation)
         answer: str = ray.get(taken, timeout=CALL_SECONDS)
         return answer
 
@@ -269,14 +260,18 @@ class RayCluster:
 
     def _renew(self, actor: str) -> None:
         """By a task on its node: Ray's own `kill` asks the process to end, which one that is stuck may not do."""
-        node_id, pid = self._node_of.get(actor, ""), self._pid_of.get(actor, 0)
-        if not pid or not any(node["Alive"] and node["NodeID"] == node_id for node in ray.nodes()):
+        seen = self._last(actor)
+        if not seen.pid or not any(node["Alive"] and node["NodeID"] == seen.node for node in ray.nodes()):
             return
-        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        ended = ray.get(self._end_task.options(scheduling_strategy=there).remote(pid), timeout=CALL_SECONDS * 3)
-        self._pid_of.pop(actor, None)  # until it answers again
+        there = NodeAffinitySchedulingStrategy(seen.node, soft=False)
+        ended = ray.get(self._end_task.options(scheduling_strategy=there).remote(seen.pid), timeout=CALL_SECONDS * 3)
+        if self._last(actor) is seen:
+            self._seen[actor] = msgspec.structs.replace(seen, pid=0)  # until it answers again
         if ended:
-            log.warning("process of a silent VLLMAgentJob ended", actor=actor, pid=pid)
+            log.warning("process of a silent VLLMAgentJob ended", actor=actor, pid=seen.pid)
+
+    def _last(self, actor: str) -> ActorView:
+        return self._seen.get(actor) or ActorView(name=actor)
 
     def _handle(self, actor: str) -> Any:
         if actor not in self._handles:
@@ -307,8 +302,7 @@ class RayCluster:
                     said = msgspec.json.decode(ray.get(ref))
                     views[name] = msgspec.convert({"name": name, **said}, ActorView)
                     self._silent_since.pop(name, None)
-                    self._node_of[name], self._incarnation_of[name] = views[name].node, views[name].incarnation
-                    self._pid_of[name] = views[name].pid
+                    self._seen[name] = views[name]
                     continue
                 except ray.exceptions.RayActorError as error:
                     log.warning("VLLMAgentJob does not answer", actor=name, reason=str(error).split("\n", 1)[0])
