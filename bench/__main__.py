@@ -22,8 +22,8 @@ REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "bench" / "results"
 PYTHON = REPOSITORY / ".venv-bench" / "bin" / "python"
 EXECUTORS = {
-    name: REPOSITORY / folder / "bin" / "python"
-    for name, folder in (("newest", ".venv-executor-newest"), ("reference", ".venv-executor"))
+    "newest": REPOSITORY / ".venv-executor-newest" / "bin" / "python",
+    "reference": REPOSITORY / ".venv-executor" / "bin" / "python",
 }
 """The executor's Python and Ray: the newest, as the others have the newest Python, or those of the reference line."""
 QUIET_LOAD = 0.5
