@@ -192,12 +192,17 @@ async def test_an_actor_that_refuses_jobs_gets_none_for_a_while(held: Held, monk
     assert held.keeper.pick(1) == first
 
 
-async def test_an_only_actor_that_did_not_take_jobs_gets_them_when_it_is_seen_at_work(held: Held) -> None:
+async def only_actor_with_a_job(held: Held) -> tuple[str, OpenJob]:
     name = held.cluster.actors[0]
     held.cluster.actors = [name]
     await held.until(lambda: held.readiness.ready)
     job = open_job(1, now=now(), deadline=now() + dt.timedelta(minutes=1), actor=name)
     await held.registry.accept([job])
+    return name, job
+
+
+async def test_an_only_actor_that_did_not_take_jobs_gets_them_when_it_is_seen_at_work(held: Held) -> None:
+    name, job = await only_actor_with_a_job(held)
     held.cluster.views[name] = ActorView(name=name, silent_seconds=3)
     held.cluster.refusal = "no answer in time"
     with pytest.raises(Unavailable):
@@ -215,11 +220,7 @@ async def test_an_only_actor_that_did_not_take_jobs_gets_them_when_it_is_seen_at
 
 
 async def test_what_came_late_to_an_actor_that_was_left_out_is_not_handed_on(held: Held) -> None:
-    name = held.cluster.actors[0]
-    held.cluster.actors = [name]
-    await held.until(lambda: held.readiness.ready)
-    job = open_job(1, now=now(), deadline=now() + dt.timedelta(minutes=1), actor=name)
-    await held.registry.accept([job])
+    name, job = await only_actor_with_a_job(held)
     held.cluster.no_jobs = {name: "no answer in time"}
     await held.keeper.accept(name, [job])
     held.cluster.views[name] = ActorView(name=name, held=frozenset({job.key}))

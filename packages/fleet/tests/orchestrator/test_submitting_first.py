@@ -50,6 +50,12 @@ async def saved(server: Bus) -> Deliberation:
     return state
 
 
+async def submitted(server: Bus, peers: Peers) -> None:
+    """Approves a plan of one task, and waits until the executor has its jobs."""
+    await server.publish(approved("p1", task("a")))
+    await until(lambda: len(peers.executor.jobs) == 3)
+
+
 async def answer(server: Bus, peers: Peers) -> None:
     """Has every agent answer what it was asked."""
     for job in peers.executor.jobs.values():
@@ -77,8 +83,7 @@ async def test_the_executor_has_the_jobs_before_the_record_that_names_them_is_sa
     peers.executor.answer = harness.silent
     held = Held()
     async with replica(own_nats.url, peers, sweep_seconds=60, broken=held):
-        await server.publish(approved("p1", task("a")))
-        await until(lambda: len(peers.executor.jobs) == 3)
+        await submitted(server, peers)
         assert (await saved(server)).status == "preparing"
         assert (await saved(server)).jobs == ()
         held.free.set()
@@ -124,8 +129,7 @@ async def test_what_a_replica_submitted_and_died_another_submits_again_word_for_
     monkeypatch.setattr(peers.memory, "context_for", another_each_time)
     peers.executor.answer = harness.silent
     async with replica(own_nats.url, peers, sweep_seconds=60, broken=Held()):
-        await server.publish(approved("p1", task("a")))
-        await until(lambda: len(peers.executor.jobs) == 3)
+        await submitted(server, peers)
     first = dict(peers.executor.jobs)
     assert (await saved(server)).jobs == ()
     peers.executor.answer = harness.answers
@@ -146,8 +150,7 @@ async def test_a_replica_whose_record_another_saved_first_leaves_the_jobs_alone(
     peers.executor.answer = harness.silent
     held = Held()
     async with replica(own_nats.url, peers, sweep_seconds=60, broken=held) as slow:
-        await server.publish(approved("p1", task("a")))
-        await until(lambda: len(peers.executor.jobs) == 3)
+        await submitted(server, peers)
         async with replica(own_nats.url, peers, sweep_seconds=60):
             await until(lambda: _running(server))
             held.free.set()
@@ -193,8 +196,7 @@ async def test_what_another_replica_closed_before_its_jobs_were_saved_is_stopped
     peers.executor.answer = harness.silent
     held = Held()
     async with replica(own_nats.url, peers, sweep_seconds=60, broken=held):
-        await server.publish(approved("p1", task("a")))
-        await until(lambda: len(peers.executor.jobs) == 3)
+        await submitted(server, peers)
         now = dt.datetime.now(dt.UTC)
         event: DeliberationEvent = (
             Cancelled("too dear", now) if by == "cancelled" else DeadlinePassed(now.replace(year=9999))
@@ -225,8 +227,7 @@ async def test_what_is_cancelled_after_its_replica_died_between_submitting_and_s
 ) -> None:
     peers.executor.answer = harness.silent
     async with replica(own_nats.url, peers, sweep_seconds=60, broken=Held()):
-        await server.publish(approved("p1", task("a")))
-        await until(lambda: len(peers.executor.jobs) == 3)
+        await submitted(server, peers)
     await elsewhere(server).fold(NAME, (Cancelled("too dear", dt.datetime.now(dt.UTC)),))
     async with replica(own_nats.url, peers, sweep_seconds=60):
         await until(lambda: published(server, PLAN_COMPLETED))
@@ -246,8 +247,7 @@ async def test_an_answer_to_jobs_that_were_never_saved_is_late_and_no_dead_lette
     peers.executor.answer = harness.silent
     peers.executor.stops = False
     async with replica(own_nats.url, peers, sweep_seconds=60, broken=Held()):
-        await server.publish(approved("p1", task("a")))
-        await until(lambda: len(peers.executor.jobs) == 3)
+        await submitted(server, peers)
     await elsewhere(server).fold(NAME, (Cancelled("too dear", dt.datetime.now(dt.UTC)),))
     async with replica(own_nats.url, peers, sweep_seconds=60):
         await until(lambda: published(server, PLAN_COMPLETED))
