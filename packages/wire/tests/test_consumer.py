@@ -448,6 +448,31 @@ async def test_what_outlasts_the_grace_is_cut_off_and_goes_to_another_replica_at
         await eventually(lambda: second.done == ["s1"], 5)
 
 
+async def test_what_a_cancelled_run_hands_back_does_not_come_to_it_again(
+    bus: Bus, connected: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def for_ever(story_id: str) -> None:
+        await asyncio.sleep(3600)
+
+    hand_back = Msg.nak
+
+    async def slowly(message: Msg) -> None:
+        await hand_back(message)
+        await asyncio.sleep(0.1)
+
+    await bus.publish(story(1))
+    await bus.publish(story(2))
+    begun = Work(for_ever)
+    first = asyncio.create_task(DurableConsumer(bus, spec(), begun).run(asyncio.Event()))
+    await eventually(lambda: begun.running == 2)
+    monkeypatch.setattr(Msg, "nak", slowly)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = Work()
+    async with running(await connected(), second):
+        await eventually(lambda: sorted(second.done) == ["s1", "s2"], 5)
+
+
 async def test_work_of_a_crashed_replica_comes_again_after_its_ack_wait(bus: Bus, connected: Connect) -> None:
     async def for_ever(story_id: str) -> None:
         await asyncio.sleep(3600)

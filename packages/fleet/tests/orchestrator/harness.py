@@ -78,9 +78,9 @@ def silent(state: Deliberation, job: JobRequest) -> AgentResult | None:
 
 
 class PlayedExecutor:
-    """Accepts jobs once per id and has `answer` answered for each over the real NATS. `away` makes it unreachable, `full` one
-    that takes no more, `no_sandbox` says why it runs no code. What is cancelled while it runs ends so, and is published, but
-    where `stops` is False: then its answer crosses the cancelling."""
+    """Accepts all jobs of a call, each id once, and has `answer` answered for each over the real NATS. `away` makes it
+    unreachable, `full` one that takes no more, `no_sandbox` says why it runs no code. What is cancelled while it runs ends so,
+    and is published, but where `stops` is False: then its answer crosses the cancelling."""
 
     def __init__(self, bus: Bus, answer: Answer = answers) -> None:
         self.bus = bus
@@ -104,14 +104,18 @@ class PlayedExecutor:
         self.states[state.deliberation_id] = state
         assert state.until is not None
         assert state.until <= state.deadline
+        known = self.known.setdefault(state.deliberation_id, {})
+        new = [job for job in jobs if job.job_id not in known]
         for job in jobs:
-            before = self.jobs.setdefault(job.job_id, job)
-            assert before == job, "a retry must send the same"
-            if job.job_id in self.known.setdefault(state.deliberation_id, {}):
-                continue
-            result = self.answer(state, job)
-            self.known[state.deliberation_id][job.job_id] = result
-            if result is not None and self.publishes:
+            assert self.jobs.setdefault(job.job_id, job) == job, "a retry must send the same"
+        known.update({job.job_id: self.answer(state, job) for job in new})
+        if self.publishes:
+            # As the executor does, whatever becomes of the caller.
+            await asyncio.shield(self._publish([known[job.job_id] for job in new]))
+
+    async def _publish(self, results: Sequence[AgentResult | None]) -> None:
+        for result in results:
+            if result is not None:
                 await self.bus.publish(result)
 
     async def results(self, deliberation_id: str) -> dict[str, AgentResult | None]:

@@ -426,6 +426,39 @@ async def test_answers_to_a_submission_that_nobody_confirmed_count(
     assert len(completed.ranking) == 3
 
 
+async def test_what_a_crash_left_unsubmitted_beside_an_answer_is_submitted_by_the_next_sweep(
+    own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = peers.executor.execute
+    peers.executor.publishes = False
+
+    async def one_of_them(state: Deliberation, jobs: Sequence[JobRequest]) -> None:
+        await execute(state, jobs[:1])
+        await asyncio.Event().wait()
+
+    async def no_sweep() -> None:
+        return
+
+    def unswept(parts: main.Parts) -> None:
+        parts.sweep.once = no_sweep  # type: ignore[method-assign]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(peers.executor, "execute", one_of_them)
+        async with replica(own_nats.url, peers, broken=unswept) as parts:
+
+            async def saved() -> bool:
+                entry = await parts.store.deliberations.get(state_key(deliberation_id("p1", "a")))
+                return entry is not None and entry.value.status == "running" and not entry.value.submitted
+
+            await server.publish(approved("p1", task("a")))
+            await until(saved)
+            assert peers.executor.calls == 1
+    peers.executor.publishes = True
+    async with replica(own_nats.url, peers, sweep_seconds=60, broken=lambda parts: parts.sweep.unread.clear()):
+        [completed] = await until(lambda: published(server, COMPLETED))
+    assert len(completed.ranking) == 3
+
+
 async def test_an_unforeseen_error_in_a_turn_loses_no_answer_and_stops_no_deadline(
     own_nats: realparts.Nats, server: Bus, peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,7 +113,8 @@ class Handlers:
             result = known.get(job.job_id)
             if result is not None:
                 await self.on_result(result)
-        if state.submitted and any(job.job_id not in known for job in open_jobs):
+        now = await self.deliberations.records.known(state.deliberation_id)  # a result counts as word of a submission
+        if now is not None and now.submitted and any(job.job_id not in known for job in open_jobs):
             log.warning("deliberation submission lost", deliberation_id=state.deliberation_id)
             await self.deliberations.fold(state.deliberation_id, (SubmissionLost(),))
             self.deliberation_driver.wake(state.deliberation_id)
