@@ -120,7 +120,7 @@ async def make(model: ScriptedModel) -> AsyncIterator[Make]:
         await session.close()
 
 
-@pytest.mark.parametrize(("calls", "seconds"), [(6, 0.025), (28, 0.05), (64, 0.1)])
+@pytest.mark.parametrize(("calls", "seconds"), [(6, 0.0125), (28, 0.025), (48, 0.05), (64, 0.1)])
 async def test_many_answers_at_once_are_read_a_few_times_each_and_come_whole(
     make: Make, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch, calls: int, seconds: float
 ) -> None:

@@ -32,8 +32,8 @@ DROP_SECONDS = 3.0
 LEFT_OUT = dt.timedelta(seconds=30)
 """How long an actor that did not take jobs gets none, unless it is seen at work before: where it is the only one, nothing is
 taken without it."""
-BUSY_JOBS = 24
-"""With more jobs than eight deliberations of three an actor is busy: its answers take longer by more than what they wait for
+BUSY_JOBS = 30
+"""With more jobs than ten deliberations of three an actor is busy: its answers take longer by more than what they wait for
 the call that is shared."""
 AHEAD_JOBS = 12
 """How many jobs more than the least busy actor one may have for others to join it, which then share its calls."""

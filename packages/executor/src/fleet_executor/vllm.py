@@ -111,10 +111,10 @@ END_SECONDS = 0.05
 
 FEW = 3
 """Answers that are read at once, each token as it comes."""
-READS_PER_SECOND = 640
+READS_PER_SECOND = 1200
 """What an actor reads of all its answers together where they are more: a token by itself costs a wake-up, a hundred at once
 little more."""
-GATHER_SECONDS = (0.025, 0.05, 0.1)
+GATHER_SECONDS = (0.0125, 0.025, 0.05, 0.1)
 """How long an answer may be left unread: the first that keeps within the reads. The last is as often as what is read is sent."""
 
 
