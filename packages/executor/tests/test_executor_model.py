@@ -133,7 +133,7 @@ async def test_many_answers_at_once_are_read_a_few_times_each_and_come_whole(
 
     monkeypatch.setattr(vllm, "_fed", counted)
     client = make()
-    model.script[:] = [[step for number in range(60) for step in (piece(f"{number} "), 0.01)] + TAIL] * calls
+    model.script[:] = [[step for number in range(60) for step in (piece(f"{number} "), seconds / 5)] + TAIL] * calls
     begun = time.monotonic()
     answers = await asyncio.gather(*(client.complete(spec(), lambda text: None) for _ in range(calls)))
     elapsed = time.monotonic() - begun
@@ -141,7 +141,7 @@ async def test_many_answers_at_once_are_read_a_few_times_each_and_come_whole(
     assert vllm.gather_seconds(calls) == seconds
     few = 62  # of the first or the last answer, which may be read alone
     assert reads <= calls * (elapsed / seconds + 3) + vllm.FEW * few
-    assert reads < calls * 60
+    assert reads < calls * 60 * 0.7
 
 
 async def failure(client: ModelClient) -> tuple[ModelError, str]:

@@ -56,7 +56,7 @@ class Keeper:
         slots: int,
     ) -> None:
         self._cluster = cluster
-        self._giving = Giving(cluster.accept, self._is_busy)
+        self._giving = Giving(cluster.accept, lambda actor: self._held_by(actor) > BUSY_JOBS)
         self._registry = registry
         self._bus = bus
         self._readiness = readiness
@@ -327,8 +327,12 @@ class Keeper:
 
     def _jobs_of(self, actor: str) -> int:
         """What it held when it was asked last, and has been given since."""
+        return self._given[actor] + self._held_by(actor)
+
+    def _held_by(self, actor: str) -> int:
+        """What it held when it was asked last."""
         view = self._views.get(actor)
-        return self._given[actor] + (len(view.held) if view else 0)
+        return len(view.held) if view else 0
 
     def _is_busy(self, actor: str) -> bool:
         return self._jobs_of(actor) > BUSY_JOBS

@@ -96,8 +96,10 @@ class DurableConsumer:
         finally:
             for helper in (*helpers, stopped):
                 helper.cancel()
-            await self._drop()  # first: what is handed back must not come to this one again
-            await self._cut_off()
+            try:
+                await self._drop()  # first: what is handed back must not come to this one again
+            finally:
+                await self._cut_off()
 
     async def _fetch(self) -> None:
         """Asks for as much as there is room for, and waits until that has come, or is to be looked after. Raises

@@ -109,12 +109,11 @@ class Handlers:
         if not open_jobs:
             return
         known = await self.deliberations.executor.results(state.deliberation_id)
-        for job in open_jobs:
-            result = known.get(job.job_id)
-            if result is not None:
-                await self.on_result(result)
-        now = await self.deliberations.records.known(state.deliberation_id)  # a result counts as word of a submission
-        if now is not None and now.submitted and any(job.job_id not in known for job in open_jobs):
+        came = [result for job in open_jobs if (result := known.get(job.job_id)) is not None]
+        for result in came:
+            await self.on_result(result)
+        # A result counts as word of the whole submission.
+        if (state.submitted or came) and any(job.job_id not in known for job in open_jobs):
             log.warning("deliberation submission lost", deliberation_id=state.deliberation_id)
             await self.deliberations.fold(state.deliberation_id, (SubmissionLost(),))
             self.deliberation_driver.wake(state.deliberation_id)
