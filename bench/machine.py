@@ -37,7 +37,7 @@ print(json.dumps(found))
 def facts(others: Mapping[str, tuple[Path, Sequence[str]]] | None = None) -> dict[str, object]:
     """What the report says of the machine; `load` is the average of the last minute before the run. `others` are further
     environments by name: their Python, and the packages whose versions matter. Of a Python its speed is said too, which
-    differs by how it was built more than by its version."""
+    differs by how it was built as much as by its version."""
     return {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
