@@ -56,7 +56,7 @@ class Keeper:
         slots: int,
     ) -> None:
         self._cluster = cluster
-        self._giving = Giving(cluster.accept, lambda actor: self._held_by(actor) > BUSY_JOBS)
+        self._giving = Giving(cluster.accept, self._is_busy)
         self._registry = registry
         self._bus = bus
         self._readiness = readiness
@@ -85,7 +85,7 @@ class Keeper:
         least = min(able, key=lambda name: (self._jobs_of(name), name))
         most = min(self._jobs_of(least) + AHEAD_JOBS, self._slots - jobs)
         joins = self._picked in able and self._jobs_of(self._picked) <= most
-        if not (joins and self._is_busy(least)):
+        if not (joins and self._jobs_of(least) > BUSY_JOBS):
             self._picked = least
         self._given[self._picked] += jobs
         return self._picked
@@ -335,7 +335,8 @@ class Keeper:
         return len(view.held) if view else 0
 
     def _is_busy(self, actor: str) -> bool:
-        return self._jobs_of(actor) > BUSY_JOBS
+        """By what it held: of what it has been given since, much has ended."""
+        return self._held_by(actor) > BUSY_JOBS
 
     def _able(self) -> list[ActorView]:
         left_since = self._now() - LEFT_OUT

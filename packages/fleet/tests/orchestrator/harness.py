@@ -225,6 +225,11 @@ async def replica(
         await bus.close()
 
 
+def marked_only(parts: main.Parts) -> None:
+    """Its first sweep reads no more than the later ones: what a crash leaves is found by the markers alone."""
+    parts.sweep.unread.clear()
+
+
 def approved(plan_id: str, *tasks: PlanTask, budget: Budget | None = None) -> PlanApproved:
     """The event of an approved plan."""
     return PlanApproved(

@@ -70,7 +70,7 @@ async def test_a_crash_right_after_any_write_loses_nothing_and_repeats_no_decisi
             await asyncio.gather(reached, over, return_exceptions=True)
         if not crash.happened.is_set():
             break
-        async with replica(own_nats.url, peers, sweep_seconds=60, broken=marked_only):
+        async with replica(own_nats.url, peers, sweep_seconds=60, broken=harness.marked_only):
             await until(gone(server, plan_id), 40)
         assert len(peers.executor.jobs) == jobs, steps
         for job_id in peers.executor.jobs:
@@ -82,11 +82,6 @@ async def test_a_crash_right_after_any_write_loses_nothing_and_repeats_no_decisi
     assert len(decided) == len(set(decided))
     plans = [event.plan_id for event in await published(server, PLAN_COMPLETED)]
     assert len(plans) == len(set(plans)) == len(decided)
-
-
-def marked_only(parts: main.Parts) -> None:
-    """Its first sweep reads no more than the later ones: what a crash leaves is found by the markers alone."""
-    parts.sweep.unread.clear()
 
 
 def gone(server: Bus, plan_id: str) -> Callable[[], Awaitable[bool]]:

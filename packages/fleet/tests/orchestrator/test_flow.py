@@ -436,11 +436,8 @@ async def test_what_a_crash_left_unsubmitted_beside_an_answer_is_submitted_by_th
         await execute(state, jobs[:1])
         await asyncio.Event().wait()
 
-    async def no_sweep() -> None:
-        return
-
     def unswept(parts: main.Parts) -> None:
-        parts.sweep.once = no_sweep  # type: ignore[method-assign]
+        parts.sweep.once = asyncio.Event().wait  # type: ignore[assignment, method-assign]
 
     with monkeypatch.context() as patch:
         patch.setattr(peers.executor, "execute", one_of_them)
@@ -454,7 +451,7 @@ async def test_what_a_crash_left_unsubmitted_beside_an_answer_is_submitted_by_th
             await until(saved)
             assert peers.executor.calls == 1
     peers.executor.publishes = True
-    async with replica(own_nats.url, peers, sweep_seconds=60, broken=lambda parts: parts.sweep.unread.clear()):
+    async with replica(own_nats.url, peers, sweep_seconds=60, broken=harness.marked_only):
         [completed] = await until(lambda: published(server, COMPLETED))
     assert len(completed.ranking) == 3
 

@@ -16,11 +16,6 @@ from fleet_wire.bus import Bus
 from fleet_wire.errors import Unavailable
 
 
-def marked_only(parts: main.Parts) -> None:
-    """Its first sweep reads no more than the later ones."""
-    parts.sweep.unread.clear()
-
-
 async def timers(server: Bus) -> int:
     return (await server.js.stream_info("FLEET_TIMERS")).state.messages
 
@@ -151,7 +146,7 @@ async def test_the_deliberations_of_a_plan_are_known_by_its_marker(
         assert len(await parts.requests.deliberations("running")) == 2
     for name, known in peers.executor.known.items():  # no message tells of it
         known |= {job_id: harness.answers(peers.executor.states[name], peers.executor.jobs[job_id]) for job_id in known}
-    async with replica(own_nats.url, peers, sweep_seconds=0.3, broken=marked_only) as parts:
+    async with replica(own_nats.url, peers, sweep_seconds=0.3, broken=harness.marked_only) as parts:
         await until(lambda: published(server, PLAN_COMPLETED))
         await until(lambda: idle(parts))
         assert await parts.requests.running() == []
@@ -172,7 +167,7 @@ async def test_what_is_to_be_stopped_when_its_plan_ends_is_found_by_a_marker_of_
         await until(lambda: _plan_unmarked(parts))
         assert list(await parts.sweep.live.names()) == [name]
     peers.executor.away = False
-    async with replica(own_nats.url, peers, sweep_seconds=60, broken=marked_only) as parts:
+    async with replica(own_nats.url, peers, sweep_seconds=60, broken=harness.marked_only) as parts:
         state = await until(lambda: _retired(parts, name))
         assert state.stopped
         await until(lambda: idle(parts))
